@@ -1,0 +1,254 @@
+"""The words of Sentinel as frozen values: asks, answers, observations, states and the picture that everyone reads.
+
+Everything above imports this and this imports nothing, so that a one-shot check stays as cheap as an empty Python.
+Nothing here may read a clock, a file or a socket, and no probe is known here by its name.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # spelled out: importing `typing` costs 11 ms, more than a whole check may
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, ClassVar, Literal, Self, dataclass_transform
+
+    Severity = Literal["critical", "warning"]
+    ProbeState = Literal["passing", "failing", "waiting", "unknown"]
+    EngineState = Literal["starting", "healthy", "degraded", "unhealthy", "unknown", "maintenance"]
+else:
+
+    def dataclass_transform(**_: object) -> object:
+        return lambda cls: cls
+
+
+PROBE_STATES = ("passing", "failing", "waiting", "unknown")
+ENGINE_STATES = ("starting", "healthy", "degraded", "unhealthy", "unknown", "maintenance")
+SERVING = ("healthy", "degraded", "starting", "maintenance")  # what /health answers 200 for
+
+
+class _ValueType(type):
+    """Turns the annotations of a class body into slots, in their order; assigned names become defaults."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
+        own = tuple(field for field in body.get("__annotations__", ()) if not field.startswith("_"))
+        defaults = {field: body.pop(field) for field in own if field in body}
+        body["__slots__"] = own
+        cls: Any = super().__new__(mcs, name, bases, body)
+        cls._fields = (*getattr(bases[0], "_fields", ()), *own) if bases else own
+        cls._defaults = {**getattr(bases[0], "_defaults", {}), **defaults} if bases else defaults
+        return cls  # type: ignore[no-any-return]  # built through Any: the two attributes above are made here
+
+
+@dataclass_transform(frozen_default=True)
+class Value(metaclass=_ValueType):
+    """A frozen, slotted value with the constructor, equality, hash and repr of a dataclass.
+
+    `dataclasses` costs 10 ms to import, as much as the whole Python start; see docs/decisions/0001.
+    """
+
+    _fields: ClassVar[tuple[str, ...]]
+    _defaults: ClassVar[Mapping[str, object]]
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        fields = self._fields
+        if len(args) > len(fields):
+            raise TypeError(f"{type(self).__name__} takes {len(fields)} values, got {len(args)}")
+        put = object.__setattr__
+        for field, value in zip(fields, args, strict=False):
+            put(self, field, value)
+        for field in fields[len(args) :]:
+            if field in kwargs:
+                put(self, field, kwargs.pop(field))
+            elif field in self._defaults:
+                put(self, field, self._defaults[field])
+            else:
+                raise TypeError(f"{type(self).__name__} lacks {field!r}")
+        if kwargs:
+            raise TypeError(f"{type(self).__name__} has no free place for {', '.join(kwargs)}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot delete {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, field) == getattr(other, field) for field in self._fields)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, field) for field in self._fields)))
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{field}={getattr(self, field)!r}" for field in self._fields)
+        return f"{type(self).__name__}({inside})"
+
+    def replace(self, **changes: object) -> Self:
+        """The same value with some fields changed; an unknown field is a TypeError."""
+        return type(self)(**{**{field: getattr(self, field) for field in self._fields}, **changes})
+
+
+# --- asks: what a probe wants to know -------------------------------------------------------------------------------
+
+
+class Get(Value):
+    """One HTTP GET. Redirects are not followed: the status that came first is the answer.
+
+    `families` names the metric families whose lines are kept of the body (the rest is dropped while it streams);
+    empty keeps the whole body. `max_bytes` bounds the body before that, decompressed.
+    """
+
+    url: str
+    max_bytes: int
+    fresh: bool = True  # a new connection: keep-alive hides a full accept queue
+    accept: str = "*/*"
+    headers: tuple[tuple[str, str], ...] = ()
+    families: tuple[str, ...] = ()
+
+
+class FindProcesses(Value):
+    """The processes that are the engine: by exact name, as `pgrep -x` finds them, zombies left out."""
+
+    name: str
+
+
+class ReadMemory(Value):
+    """What the processes of this name use, and every limit above them."""
+
+    name: str
+
+
+if TYPE_CHECKING:
+    Ask = Get | FindProcesses | ReadMemory
+
+
+# --- answers: what the ring of I/O brings back ----------------------------------------------------------------------
+
+
+class Failure(Value):
+    """Why there is no value: a short fixed word, and one sentence for a person (circumstance, got, want)."""
+
+    reason: str
+    sentence: str
+
+
+class Answer(Value):
+    """What one ask brought: `value` or `failure`, never both.
+
+    `at` is when it was complete, in seconds on the monotonic clock; `took_s` how long it took.
+    """
+
+    at: float
+    took_s: float
+    value: Response | tuple[Process, ...] | MemoryUse | None = None
+    failure: Failure | None = None
+
+
+class Response(Value):
+    """An HTTP response whose body was read to its end. Durations in seconds, from the start of the exchange."""
+
+    status: int
+    content_type: str
+    location: str
+    body: bytes
+    connect_s: float
+    first_byte_s: float
+    total_s: float
+
+
+class Process(Value):
+    """One process. (pid, start_ticks) is its identity: a pid alone is given to another process in time (proc(5))."""
+
+    pid: int
+    start_ticks: int  # since boot, in clock ticks: field 22 of /proc/PID/stat
+    started_at: float  # the same on the monotonic clock, in seconds; negative if it started before that clock
+    started_at_unix_s: float  # the same on the wall clock, in seconds since 1970
+    name: str
+    rss_bytes: int
+    threads: int
+
+
+class MemoryUse(Value):
+    """Memory used against the limit that would be hit first: the one of all limits above with the largest used/limit."""
+
+    used_bytes: int
+    limit_bytes: int
+    rss_bytes: int  # of the engine's processes together
+    of: str  # which limit: "host" or the path of the cgroup
+
+
+# --- observations: what a probe makes of the answers ----------------------------------------------------------------
+
+
+class Metric(Value):
+    """A metric that a kind of probe publishes. `labels` come beside `engine`; `probe` is filled in by the publisher."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    type: Literal["gauge", "counter"] = "gauge"
+
+
+class Reading(Value):
+    """One sample of a kind's Metric; label values in the order of the metric's labels, without `probe`."""
+
+    metric: str
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+class Observation(Value):
+    """One answer to a probe's question. `ok` is None when the question could not be answered either way.
+
+    `value` and `limit` are in `unit` (seconds, bytes, ratio or empty). `sentence` is for a person and always there.
+    `began_at` is when the engine's process began (monotonic clock), where the probe can know it.
+    `details` are further facts, for the status page and the log.
+    """
+
+    at: float
+    took_s: float
+    ok: bool | None
+    sentence: str
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    readings: tuple[Reading, ...] = ()
+    began_at: float | None = None
+    details: tuple[tuple[str, object], ...] = ()
+
+
+# --- what is watched ------------------------------------------------------------------------------------------------
+
+
+class Policy(Value):
+    """When a probe is asked and when its answers are believed. Durations in seconds."""
+
+    interval_s: float = 1.0
+    timeout_s: float = 0.8  # 80 % of the interval: a run ends before the next begins
+    fall: int = 3
+    rise: int = 2
+    severity: Severity = "critical"
+    needs: tuple[str, ...] = ()
+
+    @property
+    def stale_after_s(self) -> float:
+        """How old the last answer may be: two intervals and a timeout, so one lost run is not silence yet."""
+        return 2 * self.interval_s + self.timeout_s
+
+
+class ProbeSpec(Value):
+    """One probe of one engine: a kind, the kind's own settings, and the policy."""
+
+    name: str
+    kind: str
+    settings: Any
+    policy: Policy = Policy()
+
+
+class EngineSpec(Value):
+    """One engine to watch. `start_period_s`: how long after its start failures do not count."""
+
+    name: str
+    probes: tuple[ProbeSpec, ...]
+    start_period_s: float = 30.0
