@@ -140,7 +140,7 @@ class Answer(Value):
 
     at: float
     took_s: float
-    value: Response | tuple[Process, ...] | MemoryUse | None = None
+    value: Any = None  # Get: Response. FindProcesses: tuple[Process, ...]. ReadMemory: MemoryUse
     failure: Failure | None = None
 
 
@@ -169,7 +169,7 @@ class Process(Value):
 
 
 class MemoryUse(Value):
-    """Memory used against the limit that would be hit first: the one of all limits above with the largest used/limit."""
+    """Memory used against the limit that would be hit first: of all above, the one with the largest used/limit."""
 
     used_bytes: int
     limit_bytes: int
@@ -216,6 +216,12 @@ class Observation(Value):
     readings: tuple[Reading, ...] = ()
     began_at: float | None = None
     details: tuple[tuple[str, object], ...] = ()
+
+
+def unanswered(answer: Answer) -> Observation:
+    """What any kind of probe observes when its ask failed: a failure with the reason the ring of I/O gave."""
+    assert answer.failure is not None
+    return Observation(answer.at, answer.took_s, False, answer.failure.sentence, answer.failure.reason)
 
 
 # --- what is watched ------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class Share(Value):
                 percent, _ = _split(text.strip()[:-1] + "%")
             except ValueError as exc:
                 raise ValueError(f"{text!r}: {exc}, want {cls.FORM}") from None
-            if not 0 < percent <= 100:  # noqa: PLR2004  # percent
+            if not 0 < percent <= 100:
                 raise ValueError(f"{text!r}: want more than 0% and at most 100%")
             return cls(ratio=percent / 100)
         try:
@@ -104,7 +104,7 @@ class Share(Value):
 
 def _short(number: float) -> str:
     """Three significant digits, no exponent, no trailing zeros: what a person compares at a glance."""
-    if number >= 100:  # noqa: PLR2004  # three digits stand before the point
+    if number >= 100:
         return f"{number:.0f}"
     text = f"{number:.3g}"
     return f"{float(text):f}".rstrip("0").rstrip(".")
@@ -119,10 +119,10 @@ def duration(seconds: float) -> str:
         if float(text) < (1000 if scale < 1 else 120):
             return f"{text} {unit}"
     minutes = round(seconds / 60)
-    if minutes < 60:  # noqa: PLR2004  # minutes of an hour
+    if minutes < 60:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    if hours < 48:  # noqa: PLR2004  # two days
+    if hours < 48:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{hours // 24} d {hours % 24} h"
 
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """For people, in binary units: `512 B`, `1.5 MiB`, `6 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1000:  # noqa: PLR2004  # never four digits in front of the unit
+        if abs(count) < 1000:
             return f"{_short(count)} {unit}"
         count /= 1024
     return f"{_short(count)} TiB"
