@@ -224,6 +224,21 @@ def unanswered(answer: Answer) -> Observation:
     return Observation(answer.at, answer.took_s, False, answer.failure.sentence, answer.failure.reason)
 
 
+class Tally(Value):
+    """A cumulative histogram of durations in seconds: `counts[i]` of at most `BOUNDS[i]`, the last of all."""
+
+    # Twice and two and a half times apart, around the 1 ms to 1 s that an answer takes.
+    BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS) + 1)
+    sum_s: float = 0.0
+
+    def add(self, took_s: float) -> Tally:
+        """One more duration."""
+        fits = [*(took_s <= bound for bound in self.BOUNDS), True]
+        return Tally(tuple(map(int.__add__, self.counts, fits)), self.sum_s + took_s)
+
+
 # --- what is watched ------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,45 @@
+# The two commands: `make demo` and `make test`. The long ones: `make fuzz`, `make bench`, `make soak`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint types layers tests tools fuzz bench clean
+
+demo: $(READY)
+	@$(BIN)/sentinel demo
+
+test: $(READY) tools lint types layers tests
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Sentinel needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+# The system's packages that the tests use: installed where that is possible, listed where it is not.
+tools:
+	@tests/install-tools
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports
+
+tests: $(READY)
+	$(BIN)/pytest -n 2
+
+fuzz: $(READY)
+	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -n 2
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
