@@ -64,6 +64,14 @@ class Seconds(float):
     def parse(cls, text: str) -> Self:
         return cls(_scaled(text, _SECONDS, cls.FORM))
 
+    def text(self) -> str:
+        """As the configuration writes it; `parse` gives the same duration back."""
+        for unit in ("s", "ms", "us", "ns"):
+            text = f"{self / _SECONDS[unit]:.12g}"
+            if float(text) >= 1 and "e" not in text:
+                return text + unit
+        return "0s"
+
 
 class Bytes(int):
     """A size in bytes."""
@@ -73,6 +81,13 @@ class Bytes(int):
     @classmethod
     def parse(cls, text: str) -> Self:
         return cls(_scaled(text, _BYTES, cls.FORM))
+
+    def text(self) -> str:
+        """As the configuration writes it."""
+        for unit in ("TiB", "GiB", "MiB", "KiB"):
+            if self and self % _BYTES[unit] == 0:
+                return f"{self // _BYTES[unit]}{unit}"
+        return f"{int(self)}B"
 
 
 class Share(Value):
@@ -98,8 +113,12 @@ class Share(Value):
 
     FORM = "a share such as 90%, or a size such as 6GiB"
 
+    def text(self) -> str:
+        """As the configuration writes it."""
+        return Bytes(self.size_bytes or 0).text() if self.ratio is None else f"{self.ratio * 100:.12g}%"
+
     def __str__(self) -> str:
-        return percent(self.ratio) if self.ratio is not None else size(self.size_bytes or 0)
+        return size(self.size_bytes or 0) if self.ratio is None else percent(self.ratio)
 
 
 def _short(number: float) -> str:

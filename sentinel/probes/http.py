@@ -5,6 +5,7 @@ It must never follow a redirect: the address that was asked is the one that coun
 
 from __future__ import annotations
 
+from sentinel.address import Headers, Url
 from sentinel.model import TYPE_CHECKING, Get, Metric, Observation, Value, unanswered
 from sentinel.units import Bytes, duration
 
@@ -18,9 +19,9 @@ NEEDS = ""
 class Settings(Value):
     """The settings of a probe of kind `http`."""
 
-    url: str
+    url: Url
     max_body: Bytes = Bytes(1 << 20)  # a health answer is small; more is not read
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = Headers()
 
 
 def asks(settings: Settings) -> tuple[Ask, ...]:
