@@ -1,0 +1,260 @@
+"""`sentinel run`: the daemon. A composition root: it wires schedule, fetch, probes, board and publishers, and logs.
+
+One event loop, one writer: every answer goes through `_run_probe`, every reader gets a snapshot from `picture`.
+It must never let one probe's fault reach another, and never start with half a configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from loguru import logger
+
+from sentinel.address import parse_listen
+from sentinel.board import Snapshot, changes, fresh, settle, step
+from sentinel.config import load_config
+from sentinel.fetch.loop import Fetcher
+from sentinel.model import Observation, Tally
+from sentinel.probes import load
+from sentinel.publish.log import log_change, start_log
+from sentinel.publish.picture import change as change_shape
+from sentinel.publish.web import Events, application
+from sentinel.schedule import Schedule
+from sentinel.spec import shared
+from sentinel.units import duration
+from sentinel.yaml_source import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentinel.board import EngineRecord
+    from sentinel.config import Config
+    from sentinel.model import EngineSpec, ProbeSpec
+    from sentinel.schedule import Key
+
+_CLOSE_S = 1.0  # for open connections at the end; the whole end is to take under 2 s
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after SIGTERM or SIGINT, 1 on a bad configuration."""
+    parser = argparse.ArgumentParser(prog="sentinel run", description="Watch engines and publish their health.")
+    parser.add_argument("--config", metavar="FILE", default=os.environ.get("SENTINEL_CONFIG") or None)
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as exc:
+        return 1 if exc.code else 0
+    start_log()
+    try:
+        config = load_config(args.config, os.environ)
+        asyncio.run(Daemon(config, args.config).run())
+    except ConfigError as exc:
+        for fault in exc.faults:
+            sys.stderr.write(f"sentinel: {fault}\n")
+        return 1
+    return 0
+
+
+class Daemon:
+    """The one writer. `config_path` is what a SIGHUP reads again; None for the defaults and the environment."""
+
+    def __init__(self, config: Config, config_path: str | None) -> None:
+        self._config = config
+        self._path = config_path
+        self._version = version("sentinel-engine-monitor")
+        self._records: dict[str, EngineRecord] = {}
+        self._specs: dict[str, EngineSpec] = {}
+        self._plan: dict[Key, tuple[ProbeSpec, tuple[Any, ...]]] = {}
+        self._broken: set[Key] = set()
+        self._said: set[tuple[str, str, str]] = set()
+        self._lag = Tally()
+        self._reloaded = True
+        self._events = Events()
+        self._fetch = Fetcher()
+        self._schedule = Schedule(self._run_probe, self._late)
+        self._site: web.BaseSite | None = None
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises ConfigError where it cannot listen."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        app = application(self.picture, self._events)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
+        await runner.setup()
+        try:
+            async with self._fetch:
+                self._adopt(self._config)
+                await self._listen(runner, self._config)
+                reloads: set[asyncio.Task[None]] = set()
+
+                def reload() -> None:
+                    task = asyncio.create_task(self._reload(runner))
+                    reloads.add(task)
+                    task.add_done_callback(reloads.discard)
+
+                loop.add_signal_handler(signal.SIGHUP, reload)
+                self._schedule.start()
+                ticking = asyncio.create_task(self._schedule.keep_time(self._tick))
+                gc.freeze()  # what is loaded by now stays; collections need not walk it every time
+                await stop.wait()
+                self._schedule.stop()
+                ticking.cancel()
+                self._events.close()
+        finally:
+            await runner.cleanup()
+            self._remove_socket()
+        logger.info("stopped")
+
+    def picture(self) -> Snapshot:
+        """The snapshot of now; what time alone changed is noticed, and told, on the way."""
+        now = time.monotonic()
+        for name, spec in self._specs.items():
+            self._keep(spec, settle(spec, self._records[name], now))
+        engines = tuple((spec, self._records[name]) for name, spec in self._specs.items())
+        return Snapshot(now, time.time(), self._version, engines, self._lag, self._reloaded, self._late_probe(now))
+
+    async def _run_probe(self, key: Key) -> None:
+        engine, name = key
+        probe, asks = self._plan[key]
+        began = time.monotonic()
+        memory = self._records[engine].probes[name].memory
+        try:
+            answers = await asyncio.gather(*(self._fetch(ask, probe.policy.timeout_s) for ask in asks))
+            seen, memory = load(probe.kind).read(probe.settings, tuple(answers), memory)
+            self._broken.discard(key)
+        except Exception as exc:  # noqa: BLE001  # a bug in one probe must not end the watch over the others
+            if key not in self._broken:
+                logger.bind(engine=engine, probe=name).exception("the probe itself failed, please report this")
+            self._broken.add(key)
+            now = time.monotonic()
+            seen = Observation(now, now - began, None, f"the probe itself failed ({type(exc).__name__})", "probe_error")
+        if self._plan.get(key, (None,))[0] is not probe:
+            return  # a reload came in between: the answer is to a question that nobody asks any more
+        spec = self._specs[engine]
+        self._keep(spec, step(spec, self._records[engine], name, seen, time.monotonic(), memory))
+        self._say_once(key, seen)
+
+    def _keep(self, spec: EngineSpec, record: EngineRecord) -> None:
+        """The one place where a record is replaced, and so where changes are told."""
+        before = self._records[spec.name]
+        self._records[spec.name] = record
+        for change in changes(spec, before, record):
+            log_change(change)
+            self._events.tell(change_shape(change, time.time()))
+
+    def _say_once(self, key: Key, seen: Observation) -> None:
+        """What a probe assumed or could not read is said once, not with every answer."""
+        for what, sentence in seen.details:
+            if what in ("assumed", "unreadable") and (*key, str(sentence)) not in self._said:
+                self._said.add((*key, str(sentence)))
+                logger.bind(engine=key[0], probe=key[1]).warning("{}/{} {}: {}", *key, what, sentence)
+
+    def _tick(self) -> None:
+        self.picture()
+
+    def _late(self, lag_s: float) -> None:
+        self._lag = self._lag.add(lag_s)
+
+    def _late_probe(self, now: float) -> str:
+        for key, (probe, _) in self._plan.items():
+            silent_s = self._schedule.silent_s(key, now)
+            if silent_s > probe.policy.stale_after_s:
+                return f"the schedule is late: {'/'.join(key)} was last started {duration(silent_s)} ago"
+        return ""
+
+    def _adopt(self, config: Config) -> None:
+        """Watches what this configuration says; probes that did not change keep their states and counters."""
+        now = time.monotonic()
+        specs, records, plan = {}, {}, {}
+        for spec in config.engines:
+            old, old_record = self._specs.get(spec.name), self._records.get(spec.name)
+            kept = tuple(probe.name for probe in spec.probes if old is not None and probe in old.probes)
+            specs[spec.name] = spec
+            records[spec.name] = fresh(spec, now, old_record, kept)
+            asks = {probe.name: load(probe.kind).asks(probe.settings) for probe in spec.probes}
+            really = shared(ask for several in asks.values() for ask in several)
+            for probe in spec.probes:
+                plan[spec.name, probe.name] = (probe, tuple(really[ask] for ask in asks[probe.name]))
+        self._specs, self._records, self._plan, self._config = specs, records, plan, config
+        self._schedule.set({key: probe.policy.interval_s for key, (probe, _) in plan.items()})
+
+    async def _listen(self, runner: web.AppRunner, config: Config) -> None:
+        """Listens where the configuration says, and no longer where it was before. Raises ConfigError."""
+        address = parse_listen(config.listen)
+        site: web.BaseSite
+        try:
+            if address.unix:
+                _clear_socket(address.unix)
+                site = web.UnixSite(runner, address.unix)
+            else:
+                site = web.TCPSite(runner, address.host, address.port)
+            await site.start()
+        except OSError as exc:
+            why = os.strerror(exc.errno) if exc.errno else str(exc)
+            hint = (
+                "; is another sentinel running? Set listen: or SENTINEL_LISTEN" if exc.errno == errno.EADDRINUSE else ""
+            )
+            raise ConfigError([f"cannot listen on {config.listen}: {why.lower()}{hint}"]) from exc
+        if self._site is not None:
+            await self._site.stop()
+        self._site = site
+        watched = ", ".join(spec.name for spec in config.engines)
+        logger.bind(engines=len(config.engines)).info("watching {}; listening on {}", watched, _where(site, config))
+
+    def _remove_socket(self) -> None:
+        address = parse_listen(self._config.listen)
+        if address.unix and self._site is not None:
+            with suppress(OSError):
+                Path(address.unix).unlink()
+
+    async def _reload(self, runner: web.AppRunner) -> None:
+        """SIGHUP: all of the new configuration or all of the old one."""
+        try:
+            config = load_config(self._path, os.environ)
+            if config.listen != self._config.listen:
+                await self._listen(runner, config)
+        except ConfigError as exc:
+            self._reloaded = False
+            for fault in exc.faults:
+                logger.error("not reloaded, the old configuration goes on: {}", fault)
+            return
+        self._adopt(config)
+        self._reloaded = True
+        logger.info("reloaded, watching {}", ", ".join(self._specs))
+
+
+def _clear_socket(path: str) -> None:
+    """Removes a socket that nobody listens on any more, as a killed daemon leaves it. Raises OSError if one listens."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(1.0)
+        try:
+            trial.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, "")
+
+
+def _where(site: web.BaseSite, config: Config) -> str:
+    """The address in use: port 0 became a real one."""
+    server: Any = getattr(site, "_server", None)
+    if config.listen.startswith("unix:") or server is None or not server.sockets:
+        return config.listen
+    host, port = server.sockets[0].getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

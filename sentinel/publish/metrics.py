@@ -1,0 +1,140 @@
+"""The snapshot as Prometheus metrics, collected when somebody scrapes.
+
+One collector in a registry of our own: no gauge is set from afar, so none can stay behind. What is not known is
+absent: a stale probe has no value here, never its last one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from sentinel.model import ENGINE_STATES, Tally
+from sentinel.probes import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from prometheus_client.core import Metric as Family
+
+    from sentinel.board import EngineRecord, ProbeRecord, Snapshot
+    from sentinel.model import EngineSpec, Metric, Observation, ProbeSpec
+
+    Row = tuple[EngineSpec, EngineRecord, ProbeSpec, ProbeRecord]
+
+
+def exposition(picture: Callable[[], Snapshot]) -> Callable[[str], tuple[bytes, str]]:
+    """A function from an Accept header to the page and its content type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(picture))
+
+    def page(accept: str) -> tuple[bytes, str]:
+        encode, content_type = choose_encoder(accept)
+        return encode(registry), content_type
+
+    return page
+
+
+class _Collector:
+    def __init__(self, picture: Callable[[], Snapshot]) -> None:
+        self._picture = picture
+
+    def describe(self) -> Iterable[Family]:
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        picture = self._picture()
+        rows = [
+            (spec, record, probe, record.probes[probe.name])
+            for spec, record in picture.engines
+            for probe in spec.probes
+        ]
+        yield from _engines(picture)
+        yield from _probes(picture, rows)
+        yield from _readings(picture, rows)
+        lag = HistogramMetricFamily("sentinel_schedule_lag_seconds", "How late a probe started.")
+        lag.add_metric((), *_buckets(picture.lag))
+        yield lag
+        build = GaugeMetricFamily(
+            "sentinel_build_info", "Always 1; the version of Sentinel is a label.", labels=["version"]
+        )
+        build.add_metric((picture.version,), 1)
+        yield build
+        yield GaugeMetricFamily(
+            "sentinel_config_last_reload_successful",
+            "1 while the configuration in force is the one last asked for; 0 after a reload was refused.",
+            picture.reloaded,
+        )
+
+
+def _engines(picture: Snapshot) -> Iterator[Family]:
+    state = GaugeMetricFamily(
+        "sentinel_engine_state", "1 on the state that the engine is in.", labels=["engine", "state"]
+    )
+    healthy = GaugeMetricFamily(
+        "sentinel_engine_healthy", "1 while the engine is healthy or degraded.", labels=["engine"]
+    )
+    changes = CounterMetricFamily(
+        "sentinel_engine_state_changes", "Changes of the engine's state, by the new one.", labels=["engine", "state"]
+    )
+    for spec, record in picture.engines:
+        healthy.add_metric((spec.name,), record.state in ("healthy", "degraded"))
+        for name in ENGINE_STATES:
+            state.add_metric((spec.name, name), record.state == name)
+            changes.add_metric((spec.name, name), record.changes.get(name, 0))
+    yield from (state, healthy, changes)
+
+
+def _probes(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
+    labels = ["engine", "probe", "kind"]
+    success = GaugeMetricFamily(
+        "sentinel_probe_success", "1 if the last answer was good, 0 if it was not.", labels=labels
+    )
+    failures = CounterMetricFamily("sentinel_probe_failures", "Answers that were not good.", labels=[*labels, "reason"])
+    took = HistogramMetricFamily("sentinel_probe_duration_seconds", "How long an answer took.", labels=labels)
+    answered = GaugeMetricFamily(
+        "sentinel_probe_last_answer_timestamp_seconds",
+        "When the last answer came, in seconds since 1970.",
+        labels=labels,
+    )
+    for spec, _, probe, record in rows:
+        at = (spec.name, probe.name, probe.kind)
+        for reason, count in record.failures.items():
+            failures.add_metric((*at, reason), count)
+        if record.last is None:
+            continue
+        took.add_metric(at, *_buckets(record.durations))
+        answered.add_metric(at, picture.unix(record.last.at))
+        if _known(picture, probe, record) and record.last.ok is not None:
+            success.add_metric(at, record.last.ok)
+    yield from (success, failures, took, answered)
+
+
+def _readings(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
+    """The metrics that the kinds of probe declare, from their last answers."""
+    families: dict[str, tuple[Metric, GaugeMetricFamily | CounterMetricFamily]] = {}
+    for spec, _, probe, record in rows:
+        for metric in load(probe.kind).METRICS:
+            if metric.name not in families:
+                family = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
+                families[metric.name] = (metric, family(metric.name, metric.help, labels=["engine", *metric.labels]))
+        last = _known(picture, probe, record)
+        for reading in last.readings if last else ():
+            metric, into = families[reading.metric]
+            given = iter(reading.labels)
+            values = [probe.name if label == "probe" else next(given) for label in metric.labels]
+            into.add_metric((spec.name, *values), reading.value)
+    yield from (family for _, family in families.values())
+
+
+def _known(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> Observation | None:
+    last = record.last
+    return last if last is not None and picture.at - last.at <= probe.policy.stale_after_s else None
+
+
+def _buckets(tally: Tally) -> tuple[list[tuple[str, float]], float]:
+    bounds = [*map(str, Tally.BOUNDS), "+Inf"]
+    return [(bound, float(count)) for bound, count in zip(bounds, tally.counts, strict=True)], tally.sum_s

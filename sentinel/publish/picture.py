@@ -1,0 +1,145 @@
+"""The snapshot in the shapes that people and programs read: one line, health+json, the status document.
+
+Pure, so that `/health`, the page and the log cannot disagree. It must never say more than the snapshot knows.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sentinel.board import serving
+from sentinel.units import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentinel.board import Change, EngineRecord, ProbeRecord, Snapshot
+    from sentinel.model import EngineSpec, ProbeSpec
+
+    Engines = Sequence[tuple[EngineSpec, EngineRecord]]
+
+# draft-inadarei-api-health-check-06 §3.1: pass and warn go with 2xx, fail with 4xx or 5xx
+_STATUS = {"healthy": "pass", "degraded": "warn", "starting": "warn", "maintenance": "warn"}
+_PROBE_STATUS = {"passing": "pass", "failing": "fail", "waiting": "warn", "unknown": "fail"}
+_WORST = ("unhealthy", "unknown", "starting", "degraded", "maintenance", "healthy")
+
+
+def line(engines: Engines) -> str:
+    """One line: `healthy: …` or `unhealthy: …`, as `sentinel check` prints it."""
+    word = "healthy" if serving(record for _, record in engines) else "unhealthy"
+    rows = sorted(engines, key=lambda pair: _WORST.index(pair[1].state))
+    told = [pair for pair in rows if pair[1].state != "healthy"] or rows
+    return f"{word}: {'; '.join(_engine_line(spec, record) for spec, record in told) or 'no engines are configured'}"
+
+
+def _engine_line(spec: EngineSpec, record: EngineRecord) -> str:
+    why = ", ".join(record.why)
+    return f"{spec.name} is {record.state}{f' ({why})' if why else ''}"
+
+
+def health(picture: Snapshot, engines: Engines) -> dict[str, Any]:
+    """`application/health+json`: draft-inadarei-api-health-check-06."""
+    ok = serving(record for _, record in engines)
+    statuses = {_STATUS.get(record.state, "fail") for _, record in engines}
+    document: dict[str, Any] = {
+        "status": "fail" if not ok else "warn" if "warn" in statuses else "pass",
+        "version": picture.version,
+        "serviceId": "sentinel",
+        "description": f"health of {', '.join(spec.name for spec, _ in engines)}",
+    }
+    if not ok or "warn" in statuses:
+        document["output"] = line(engines)
+    document["checks"] = {
+        f"{spec.name}:{probe.name}": [_check(picture, probe, record.probes[probe.name])]
+        for spec, record in engines
+        for probe in spec.probes
+    }
+    return document
+
+
+def _check(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str, Any]:
+    warns = probe.policy.severity == "warning"
+    check: dict[str, Any] = {"componentType": probe.kind, "status": _PROBE_STATUS[record.state]}
+    if warns and check["status"] == "fail":
+        check["status"] = "warn"
+    last = record.last
+    if last is None:
+        return {**check, "output": "no answer yet"}
+    check["time"] = rfc3339(picture.unix(last.at))
+    if last.value is not None and math.isfinite(last.value):
+        check |= {"observedValue": last.value, "observedUnit": last.unit}
+    if check["status"] != "pass":
+        check["output"] = last.sentence
+    return check
+
+
+def status(picture: Snapshot) -> dict[str, Any]:
+    """`/api/v1/status`: everything that is known."""
+    return {
+        "version": picture.version,
+        "time": rfc3339(picture.at_unix),
+        "engines": [
+            {
+                "name": spec.name,
+                "state": record.state,
+                "since": rfc3339(picture.unix(record.since)),
+                "why": list(record.why),
+                "probes": [_probe(picture, probe, record.probes[probe.name]) for probe in spec.probes],
+            }
+            for spec, record in picture.engines
+        ],
+    }
+
+
+def _probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str, Any]:
+    seen = record.last
+    last = seen and {
+        "time": rfc3339(picture.unix(seen.at)),
+        "age_s": round(picture.at - seen.at, 3),
+        "took_s": round(seen.took_s, 6),
+        "ok": seen.ok,
+        "reason": seen.reason,
+        "sentence": seen.sentence,
+        "value": _finite(seen.value),
+        "limit": _finite(seen.limit),
+        "unit": seen.unit,
+        "details": dict(seen.details),
+    }
+    return {
+        "name": probe.name,
+        "kind": probe.kind,
+        "state": record.state,
+        "severity": probe.policy.severity,
+        "since": rfc3339(picture.unix(record.since)),
+        "needs": list(probe.policy.needs),
+        "last": last,
+    }
+
+
+def change(event: Change, at_unix: float) -> dict[str, Any]:
+    """A change of state as `/api/v1/events` tells it; `probe` is absent where the engine itself changed."""
+    told: dict[str, Any] = {"time": rfc3339(at_unix), "engine": event.engine}
+    if event.probe:
+        told["probe"] = event.probe
+    return {**told, "before": event.before, "state": event.after, "why": event.why}
+
+
+def page(picture: Snapshot) -> str:
+    """Plain text for a person with a browser or curl."""
+    rows = [line(picture.engines), ""]
+    for spec, record in picture.engines:
+        rows.append(f"{spec.name}: {record.state} for {duration(picture.at - record.since)}")
+        for name, probe in record.probes.items():
+            rows.append(f"  {name:<12} {probe.state:<8} {probe.last.sentence if probe.last else 'no answer yet'}")
+    return "\n".join([*rows, "", "/health /livez /readyz /metrics /api/v1/status /api/v1/events", ""])
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity (RFC 8259 §6)."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def rfc3339(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
