@@ -38,6 +38,11 @@ class ProbeRecord(Value):
     durations: Tally = Tally()
     memory: Any = None  # the kind's own
 
+    @property
+    def answered(self) -> bool:
+        """Once at least, if not since the engine's last start."""
+        return bool(self.durations.counts[-1])
+
 
 class Change(Value):
     """A change of what is shown: of a probe, or of the engine itself where `probe` is empty."""
@@ -150,7 +155,7 @@ def in_start_period(spec: EngineSpec, record: EngineRecord, now: float) -> bool:
 
 
 def _with_start(record: EngineRecord, seen: Observation) -> EngineRecord:
-    """A first start time replaces the guess; a later one is a restart: every probe settles anew."""
+    """A first start time replaces the guess; a later one is a restart: what was said of the old process is gone."""
     if seen.began_at is None:
         return record
     if not record.began_known:
@@ -158,7 +163,7 @@ def _with_start(record: EngineRecord, seen: Observation) -> EngineRecord:
     if seen.began_at <= record.began_at + _SAME_START_S:
         return record
     anew = {
-        name: was.replace(level="unknown", settled=False, passes=0, misses=0, blanks=0)
+        name: was.replace(level="unknown", settled=False, passes=0, misses=0, blanks=0, last=None)
         for name, was in record.probes.items()
     }
     return record.replace(began_at=seen.began_at, started=False, probes=anew)

@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
         return {name: _HIDDEN for name, _ in value}
     if hasattr(value, "text"):
         return value.text()
-    return masked(value) if isinstance(value, str) else value
+    return masked(str(value)) if isinstance(value, str) else value
 
 
 def _hide(plain: Any, secrets: Sequence[str]) -> Any:

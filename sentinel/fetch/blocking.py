@@ -27,7 +27,7 @@ from sentinel.fetch import (
     too_slow,
     unresolved,
 )
-from sentinel.fetch.local import look
+from sentinel.fetch.local import Local
 from sentinel.model import TYPE_CHECKING, Answer, Get, Response
 
 if TYPE_CHECKING:
@@ -48,11 +48,12 @@ def fetch(asks: Iterable[Ask], budget_s: float) -> dict[Ask, Answer]:
     began = time.monotonic()
     answers: dict[Ask, Answer] = {}
     exchanges: dict[Ask, _Exchange] = {}
+    local = Local()
     for ask in asks:
         if isinstance(ask, Get):
             exchanges[ask] = _Exchange(ask, began, budget_s)
         elif ask not in answers:
-            answers[ask] = look(ask)
+            answers[ask] = local.look(ask)
     return answers | _race(list(exchanges.values()), began + budget_s)
 
 

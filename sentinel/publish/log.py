@@ -54,9 +54,8 @@ def log_change(change: Change) -> None:
             "unit": change.last.unit,
         }
         values |= {key: value for key, value in given.items() if value not in ("", None)}
-    logger.bind(**values).log(
-        _LEVELS[change.after], f"{change.engine}/{change.probe} {change.before} -> {change.after}: {change.why}"
-    )
+    level = "DEBUG" if change.last is None else _LEVELS[change.after]  # a new process that was not asked yet
+    logger.bind(**values).log(level, f"{change.engine}/{change.probe} {change.before} -> {change.after}: {change.why}")
 
 
 def _write_json(message: Message) -> None:

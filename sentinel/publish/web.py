@@ -104,7 +104,7 @@ def application(picture: Callable[[], Snapshot], events: Events) -> web.Applicat
             f"{spec.name}/{name}"
             for spec, record in now.engines
             for name, probe in record.probes.items()
-            if not probe.last
+            if not probe.answered
         ]
         if missing or now.late:
             return _text(f"unhealthy: {now.late or 'no answer yet from ' + ', '.join(missing)}", 503)

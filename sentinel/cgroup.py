@@ -1,0 +1,181 @@
+"""Control groups, v1 and v2, as plain values: what a process uses of every memory limit above it.
+
+Sources: cgroups(7), the kernel's cgroup-v2.rst and cgroup-v1/memory.rst, mountinfo in proc(5). Folders are parameters.
+Seen from the host, from inside the container and from a sidecar that shares the process namespace only: the paths of
+`/proc/PID/cgroup` and of mountinfo are both relative to who reads, so their difference is right in all three.
+It must never report a limit that it could not read.
+
+    CgroupError                reason and one sentence: no limit at all could be read
+"""
+
+from __future__ import annotations
+
+from sentinel.model import TYPE_CHECKING, MemoryUse, Value
+from sentinel.proc import read, rss_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sentinel.model import Process
+
+_NO_LIMIT = 1 << 62  # v1 writes "none" as the largest multiple of a page below 2^63
+
+
+class CgroupError(Exception):
+    """No limit could be read."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class Level(Value):
+    """One control group above a process: its path as /proc/PID/cgroup says it, and the folder where it is read."""
+
+    path: str
+    folder: str
+    version: int
+
+
+def memory_use(processes: Sequence[Process], proc: str = "/proc", root: str = "") -> MemoryUse:
+    """What the engine uses of the limit that it reaches first. Raises CgroupError.
+
+    Of the host the processes' resident memory counts, as page cache can be dropped for them. Of a control group its
+    working set counts: all it is charged with, less the file pages that the kernel drops first (as the kubelet counts).
+    The limit with the largest used/limit kills first; one above the host's memory never does.
+    `root` stands in front of our own mount points, for tests.
+    """
+    rss = rss_bytes(processes)
+    total = _host_total(proc)
+    uses = [MemoryUse(rss, total, rss, "host")] if total else []
+    for level in levels(processes[0].pid, "memory", proc, root) if processes else ():
+        limit = _limit(level)
+        used = _working_set(level)
+        if limit and used is not None and (not total or limit <= total):
+            uses.append(MemoryUse(used, limit, rss, f"cgroup {level.path}"))
+    if not uses:
+        raise CgroupError("no_access", f"neither {proc}/meminfo nor a cgroup's limit can be read")
+    return max(uses, key=lambda use: use.used_bytes / use.limit_bytes)
+
+
+def levels(pid: int, controller: str, proc: str = "/proc", root: str = "") -> tuple[Level, ...]:
+    """The control groups of a process that has this controller, from its own up to the top that can be seen.
+
+    First through our own mounts, which on the host reach above the container; where the process is not below them (a
+    sidecar has mounts of its own), through its own root folder. Empty if neither can be read.
+    """
+    try:
+        path, version = _path(read(f"{proc}/{pid}/cgroup"), controller)
+    except (OSError, ValueError):
+        return ()
+    for mountinfo, front in ((f"{proc}/self/mountinfo", root), (f"{proc}/{pid}/mountinfo", f"{proc}/{pid}/root")):
+        try:
+            mounts = parse_mountinfo(read(mountinfo))
+        except OSError:
+            continue
+        for mount_root, mount_point, kind, options in mounts:
+            if (kind, version) != ("cgroup2", 2) and not (kind == "cgroup" and version == 1 and controller in options):
+                continue
+            below = _below(path, mount_root)
+            if below is not None and _is_there(f"{front}{mount_point}{below}"):
+                return tuple(_upwards(path, f"{front}{mount_point}", below, version))
+    return ()
+
+
+def parse_mountinfo(data: bytes) -> list[tuple[str, str, str, list[str]]]:
+    """Root, mount point, filesystem type and super options of each line (proc(5)); a line that is none is left out."""
+    mounts = []
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        front, found, back = line.partition(" - ")
+        fields, kinds = front.split(" "), back.split(" ")
+        if found and len(fields) >= 6 and len(kinds) >= 3:
+            mounts.append((_unescaped(fields[3]), _unescaped(fields[4]), kinds[0], kinds[2].split(",")))
+    return mounts
+
+
+def _path(data: bytes, controller: str) -> tuple[str, int]:
+    """The path of the group and 1 or 2: a controller that has a v1 hierarchy is not in v2's. Raises ValueError."""
+    unified = ""
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controller in controllers.split(","):
+            return path, 1
+        if number == "0" and not controllers:
+            unified = path
+    if not unified:
+        raise ValueError(f"no control group with {controller}")
+    return unified, 2
+
+
+def _below(path: str, mount_root: str) -> str | None:
+    """The part of the path below the mount's root: empty for the root itself, None where it is not below it."""
+    mount_root = mount_root.rstrip("/")
+    if path.rstrip("/") == mount_root:
+        return ""
+    if path.startswith(mount_root + "/") and not path[len(mount_root) :].startswith("/../"):
+        return path[len(mount_root) :].rstrip("/")
+    return None
+
+
+def _upwards(path: str, top: str, below: str, version: int) -> Iterator[Level]:
+    path = path.rstrip("/")
+    while True:
+        yield Level(path or "/", top + below, version)
+        if not below:
+            return
+        below, path = below.rpartition("/")[0], path.rpartition("/")[0]
+
+
+def _is_there(folder: str) -> bool:
+    import posix
+
+    try:
+        posix.stat(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _limit(level: Level) -> int:
+    """The group's limit in bytes, or 0 for none or not to be read."""
+    try:
+        text = read(f"{level.folder}/{'memory.max' if level.version == 2 else 'memory.limit_in_bytes'}").strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() and int(text) < _NO_LIMIT else 0
+
+
+def _working_set(level: Level) -> int | None:
+    current, inactive = (
+        ("memory.current", b"inactive_file ")
+        if level.version == 2
+        else ("memory.usage_in_bytes", b"total_inactive_file ")
+    )
+    try:
+        used = int(read(f"{level.folder}/{current}"))
+        rows = read(f"{level.folder}/memory.stat").splitlines()
+    except (OSError, ValueError):
+        return None
+    dropped = next((int(row[len(inactive) :]) for row in rows if row.startswith(inactive)), 0)
+    return max(0, used - dropped)
+
+
+def _host_total(proc: str) -> int:
+    """MemTotal in bytes, or 0 if it cannot be read."""
+    try:
+        for line in read(f"{proc}/meminfo").splitlines():
+            if line.startswith(b"MemTotal:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0
+
+
+def _unescaped(text: str) -> str:
+    r"""Space, tab, newline and backslash are written \040, \011, \012, \134."""
+    head, *parts = text.split("\\")
+    return head + "".join(
+        chr(int(part[:3], 8)) + part[3:] if len(part) >= 3 and set(part[:3]) <= set("01234567") else "\\" + part
+        for part in parts
+    )

@@ -1,0 +1,152 @@
+"""`/proc` as plain values: which processes are the engine. proc(5) is the source of every field here.
+
+The root folder is a parameter, clocks come from the caller. It must never take a zombie for a running engine, nor a
+process that was given an old pid for the old one: (pid, start time) is the identity.
+
+    ProcError                  reason and one sentence: /proc itself cannot be read
+"""
+
+from __future__ import annotations
+
+import posix
+
+from sentinel.model import TYPE_CHECKING, Process, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TICKS_PER_S = posix.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = posix.sysconf("SC_PAGE_SIZE")
+_COMM_LENGTH = 15  # TASK_COMM_LEN is 16 with the closing zero; the kernel cuts what is longer
+_DEAD = frozenset("ZXx")
+_RESCAN_S = 10.0  # a known process may rename itself; this is how long that may go unseen
+
+
+class ProcError(Exception):
+    """/proc cannot be read."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class Clocks(Value):
+    """One moment on three clocks, in seconds: CLOCK_MONOTONIC, CLOCK_BOOTTIME and the wall clock since 1970."""
+
+    mono: float
+    boot: float
+    unix: float
+
+
+def read(path: str, limit: int = 1 << 16) -> bytes:
+    """The whole of a small file. Raises OSError."""
+    handle = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        parts = []
+        while part := posix.read(handle, limit):
+            parts.append(part)
+            if len(part) < 4096:  # procfs gives a page at least while there is more
+                break
+        return b"".join(parts)
+    finally:
+        posix.close(handle)
+
+
+def find(name: str, clocks: Clocks, proc: str = "/proc") -> tuple[Process, ...]:
+    """The running processes of exactly this name, the oldest first, as `pgrep -x` finds them less the zombies.
+
+    A name of over 15 characters is compared with what the kernel keeps of it, and then with the program's name in the
+    command line. Raises ProcError.
+    """
+    return Finder(proc).find(name, clocks)
+
+
+class Finder:
+    """`find` again and again: only new processes are looked at, all of them every 10 s and while nothing matches."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+        self._names: dict[int, bytes] = {}
+        self._scanned = self._scanned_whole = float("-inf")
+
+    def find(self, name: str, clocks: Clocks) -> tuple[Process, ...]:
+        """As the function of this name; `clocks` must not go back."""
+        wanted = name.encode()
+        found = self._matching(wanted, clocks, clocks.mono - self._scanned_whole >= _RESCAN_S)
+        if not found and self._scanned_whole < clocks.mono:
+            found = self._matching(wanted, clocks, True)
+        return tuple(sorted(found, key=lambda process: (process.start_ticks, process.pid)))
+
+    def _matching(self, wanted: bytes, clocks: Clocks, whole: bool) -> list[Process]:
+        if whole or self._scanned < clocks.mono:
+            self._scan(clocks.mono, whole)
+        kept = wanted[:_COMM_LENGTH]
+        found = (self._process(pid, wanted, clocks) for pid, comm in self._names.items() if comm == kept)
+        return [process for process in found if process is not None]
+
+    def _scan(self, now: float, whole: bool) -> None:
+        try:
+            pids = [int(entry) for entry in posix.listdir(self._proc) if entry.isdecimal()]
+        except OSError as exc:
+            raise ProcError("no_access", f"cannot read {self._proc}: {exc.strerror}") from exc
+        known = {} if whole else self._names
+        names = {}
+        for pid in pids:
+            comm = known.get(pid) or self._comm(pid)
+            if comm:
+                names[pid] = comm
+        self._names = names
+        self._scanned = now
+        if whole:
+            self._scanned_whole = now
+
+    def _comm(self, pid: int) -> bytes:
+        try:
+            return read(f"{self._proc}/{pid}/comm")[:-1]
+        except OSError:  # it ended meanwhile
+            return b""
+
+    def _process(self, pid: int, wanted: bytes, clocks: Clocks) -> Process | None:
+        """The process, unless it ended, is a zombie, or is another one by now."""
+        try:
+            data = read(f"{self._proc}/{pid}/stat")
+            if len(wanted) > _COMM_LENGTH and program(read(f"{self._proc}/{pid}/cmdline")) != wanted:
+                return None
+        except OSError:
+            return None
+        comm, fields = parse_stat(data)
+        if comm != wanted[:_COMM_LENGTH] or fields[0] in _DEAD:
+            return None
+        start_ticks = int(fields[19])
+        age_s = clocks.boot - start_ticks / _TICKS_PER_S
+        return Process(
+            pid,
+            start_ticks,
+            clocks.mono - age_s,
+            clocks.unix - age_s,
+            wanted.decode(),
+            int(fields[21]) * _PAGE_BYTES,
+            int(fields[17]),
+        )
+
+
+def parse_stat(data: bytes) -> tuple[bytes, list[str]]:
+    """The name in a line of /proc/PID/stat and the fields behind it, from field 3, the state, on.
+
+    The name may hold anything, brackets and newlines too: it ends at the last bracket. Raises ValueError.
+    """
+    begin, end = data.find(b"("), data.rfind(b")")
+    fields = data[end + 1 :].decode("ascii").split()
+    if begin < 0 or end < begin or len(fields) < 22:
+        raise ValueError(f"not a line of /proc/PID/stat: {data[:80]!r}")
+    return data[begin + 1 : end], fields
+
+
+def program(cmdline: bytes) -> bytes:
+    """The program's name in /proc/PID/cmdline: what stands behind the last slash of its first word."""
+    return cmdline.partition(b"\0")[0].rpartition(b"/")[2]
+
+
+def rss_bytes(processes: Iterable[Process]) -> int:
+    """Resident memory of them together; pages that they share count for each."""
+    return sum(process.rss_bytes for process in processes)

@@ -1,0 +1,63 @@
+"""The stand-in engine as a process of its own, for the tests and the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from typing import Self
+
+
+class Engine:
+    """`with Engine() as engine:` runs one on free ports; `options` are those of its command line."""
+
+    def __init__(self, *options: str, name: str = "trading-engine") -> None:
+        self._options = ["--name", name, *options]
+        self._ports = ["--health-port", "0", "--metrics-port", "0"]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self._reap()
+
+    def start(self) -> None:
+        """Starts it, again on the same ports if it ran before."""
+        words = [sys.executable, "-m", "sentinel.demo.engine", *self._ports, *self._options]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        told = json.loads(self.process.stdout.readline())
+        self.name, self.pid = told["name"], told["pid"]
+        self.health_url, self.metrics_url, self.control_url = (
+            told["health_url"],
+            told["metrics_url"],
+            told["control_url"],
+        )
+        ports = [url.rpartition(":")[2].partition("/")[0] for url in (self.health_url, self.metrics_url)]
+        self._ports = ["--health-port", ports[0], "--metrics-port", ports[1]]
+
+    def fault(self, name: str) -> None:
+        """Switches a fault on."""
+        self._control("POST", f"/faults/{name}")
+
+    def mend(self) -> None:
+        """Switches every fault off."""
+        self._control("DELETE", "/faults")
+
+    def end(self) -> None:
+        """SIGKILL, and the zombie is reaped."""
+        self.process.kill()
+        self._reap()
+
+    def _reap(self) -> None:
+        self.process.wait(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _control(self, method: str, path: str) -> None:
+        request = urllib.request.Request(self.control_url + path, method=method)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            answer.read()
