@@ -170,7 +170,7 @@ def _ask_daemon(url: str, live: bool, as_json: bool, budget_s: float) -> tuple[i
     else:
         line = answer.value.body.decode("utf-8", "replace").strip()
         healthy = answer.value.status == 200 and line.startswith("healthy:")
-        if not line.startswith(("healthy:", "unhealthy:")):
+        if not healthy and not line.startswith("unhealthy:"):
             line = f"unhealthy: daemon: what answers at {url} is not Sentinel (status {answer.value.status})"
     if as_json:
         line = _json(healthy, [{"sentence": line.partition(": ")[2]}])
