@@ -233,7 +233,8 @@ class _Exchange:
 
     def _read_body(self, status: int, headers: dict[str, str]) -> Steps:
         """The body to its end (RFC 9112 §6.3); of a page with wanted families, only their lines."""
-        sieve = Sieve(self.get.families) if self.get.families and 200 <= status < 300 else None
+        wanted = self.get.families if 200 <= status < 300 else ()
+        sieve = Sieve(wanted, headers.get("content-type", "")) if wanted else None
         whole = bytearray()
         room = self.get.max_bytes
 

@@ -162,7 +162,8 @@ async def _read(response: aiohttp.ClientResponse, get: Get) -> bytes:
     """The body to its end; of a page with wanted families, only their lines. At most max_bytes, decompressed."""
     if (response.content_length or 0) > get.max_bytes:
         raise body_too_large(get.max_bytes)
-    sieve = Sieve(get.families) if get.families and 200 <= response.status < 300 else None
+    wanted = get.families if 200 <= response.status < 300 else ()
+    sieve = Sieve(wanted, response.headers.get("Content-Type", "")) if wanted else None
     whole = bytearray()
     read = 0
     async for part in response.content.iter_any():
