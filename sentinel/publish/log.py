@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sentinel.board import Change
 
-_FOR_PEOPLE = "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message}{extra[shown]}\n{exception}"
+_FOR_PEOPLE = "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message}{extra[shown]}"
 _LEVELS = {"failing": "WARNING", "waiting": "INFO", "unknown": "WARNING", "passing": "INFO"}
 _ENGINE_LEVELS = {"unhealthy": "ERROR", "unknown": "ERROR", "degraded": "WARNING"}
 
