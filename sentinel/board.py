@@ -56,9 +56,14 @@ class Change(Value):
 
 
 class EngineRecord(Value):
-    """What is remembered of one engine. `why` has a line a probe that keeps it from being healthy, worst first."""
+    """What is remembered of one engine. `why` has a line a probe that keeps it from being healthy, worst first.
+
+    `asked_since` is when its probes were first asked, or anew after a restart: until they could have answered, that
+    they did not is no silence.
+    """
 
     since: float
+    asked_since: float
     began_at: float  # when its process began, or when Sentinel first looked if that is not known
     began_known: bool = False
     started: bool = False  # healthy or degraded at least once since it began: ends the start period, as in Docker
@@ -91,7 +96,7 @@ def fresh(spec: EngineSpec, now: float, old: EngineRecord | None = None, kept: t
     """A record for a spec. After a reload, the `kept` probes of the old record keep their states and counters."""
     probes = {probe.name: ProbeRecord(now) for probe in spec.probes}
     if old is None:
-        return settle(spec, EngineRecord(now, now, probes=probes), now)
+        return settle(spec, EngineRecord(now, now, now, probes=probes), now)
     probes.update({name: old.probes[name] for name in kept})
     return settle(spec, old.replace(probes=probes), now)
 
@@ -100,7 +105,7 @@ def step(
     spec: EngineSpec, record: EngineRecord, name: str, seen: Observation, now: float, memory: Any = None
 ) -> EngineRecord:
     """The record after one answer of one probe. An answer to a probe the spec does not have is a KeyError."""
-    record = _with_start(record, seen)
+    record = _with_start(record, seen, now)
     probe = next(probe for probe in spec.probes if probe.name == name)
     was = record.probes[name]
     became = was.replace(last=seen, memory=memory, durations=was.durations.add(seen.took_s))
@@ -154,7 +159,7 @@ def in_start_period(spec: EngineSpec, record: EngineRecord, now: float) -> bool:
     return not record.started and now < record.began_at + spec.start_period_s
 
 
-def _with_start(record: EngineRecord, seen: Observation) -> EngineRecord:
+def _with_start(record: EngineRecord, seen: Observation, now: float) -> EngineRecord:
     """A first start time replaces the guess; a later one is a restart: what was said of the old process is gone."""
     if seen.began_at is None:
         return record
@@ -166,7 +171,7 @@ def _with_start(record: EngineRecord, seen: Observation) -> EngineRecord:
         name: was.replace(level="unknown", settled=False, passes=0, misses=0, blanks=0, last=None)
         for name, was in record.probes.items()
     }
-    return record.replace(began_at=seen.began_at, started=False, probes=anew)
+    return record.replace(began_at=seen.began_at, asked_since=now, started=False, probes=anew)
 
 
 def _held(spec: EngineSpec, record: EngineRecord, probe: ProbeSpec, seen: Observation, now: float) -> bool:
@@ -233,12 +238,18 @@ def _roll_up(spec: EngineSpec, record: EngineRecord, now: float) -> tuple[Engine
         (warned if probe.name not in critical else failing if shown.state == "failing" else unknown).append(line)
     why = (*failing, *unknown, *warned)
     masked = any(record.probes[name].state == "waiting" for name in critical)
+    early = any(
+        record.probes[probe.name].last is None and now - record.asked_since <= probe.policy.stale_after_s
+        for probe in spec.probes
+    )
     if not spec.probes:
         return "unknown", ("no probes are configured",)
     if in_start_period(spec, record, now) and (failing or unknown or masked):
         return "starting", why
     if failing:
         return "unhealthy", why
+    if early:
+        return "starting", why
     if unknown or masked:
         return "unknown", why
     return ("degraded" if warned else "healthy"), why

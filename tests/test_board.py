@@ -92,6 +92,14 @@ def test_a_restart_settles_anew_and_has_its_start_period() -> None:
     assert record.state == "healthy"
 
 
+def test_an_engine_that_began_long_ago_is_starting_until_its_probes_could_have_answered() -> None:
+    engine = spec(probe("process"), probe("health", interval_s=1.0, timeout_s=0.5), start_period_s=30.0)
+    record = step(engine, fresh(engine, 0.0), "process", seen("P", 0.0, -500.0), 0.0)
+    assert record.state == "starting"
+    record = step(engine, record, "process", seen("P", 2.6, -500.0), 2.6)
+    assert (record.state, record.why) == ("unknown", ("health: no answer yet",))
+
+
 def test_the_same_start_read_twice_is_no_restart() -> None:
     """Clock ticks and two clocks leave some jitter; a suspended machine moves the start back."""
     engine = spec(probe(fall=1))
@@ -175,7 +183,7 @@ def test_changes_tell_each_edge_once() -> None:
     after = step(engine, before, "health", seen("P", 0.0), 0.0)
     assert [(c.probe, c.before, c.after) for c in changes(engine, before, after)] == [
         ("health", "unknown", "passing"),
-        ("", "unknown", "healthy"),
+        ("", "starting", "healthy"),
     ]
     assert changes(engine, after, step(engine, after, "health", seen("P", 1.0), 1.0)) == []
 

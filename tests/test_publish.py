@@ -61,7 +61,7 @@ def test_the_whole_page_of_one_engine() -> None:
         'sentinel_engine_state{engine="engine",state="unknown"} 0.0',
         'sentinel_engine_state{engine="engine",state="maintenance"} 0.0',
         'sentinel_engine_healthy{engine="engine"} 1.0',
-        'sentinel_engine_state_changes_total{engine="engine",state="starting"} 0.0',
+        'sentinel_engine_state_changes_total{engine="engine",state="starting"} 1.0',
         'sentinel_engine_state_changes_total{engine="engine",state="healthy"} 0.0',
         'sentinel_engine_state_changes_total{engine="engine",state="degraded"} 1.0',
         'sentinel_engine_state_changes_total{engine="engine",state="unhealthy"} 0.0',
@@ -121,9 +121,9 @@ def test_health_json_is_as_the_draft_has_it() -> None:
 
 
 def test_no_answer_and_no_engine_are_not_health() -> None:
-    now = picture()
+    now = picture(("process", Observation(9.0, 0.0, None, "cannot tell")))
     document = shapes.health(now, now.engines)
-    assert (document["status"], document["checks"]["engine:process"][0]["output"]) == ("fail", "no answer yet")
+    assert (document["status"], document["checks"]["engine:p99"][0]["output"]) == ("fail", "no answer yet")
     assert shapes.line(()) == "unhealthy: no engines are configured"
 
 
