@@ -1,4 +1,4 @@
-"""What the daemon costs for one engine at one second: bars 0.5 % of a core and 60 MB, beside the script once a second."""
+"""What the daemon costs for one engine at one second, beside the script once a second: at most 0.5 % and 60 MB."""
 
 from __future__ import annotations
 

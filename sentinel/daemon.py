@@ -83,7 +83,7 @@ class Daemon:
         self._reloaded = True
         self._events = Events()
         self._fetch = Fetcher()
-        self._schedule = Schedule(self._run_probe, self._late)
+        self._schedule = Schedule(self._run_probe)
         self._site: web.BaseSite | None = None
 
     async def run(self) -> None:
@@ -127,14 +127,16 @@ class Daemon:
         engines = tuple((spec, self._records[name]) for name, spec in self._specs.items())
         return Snapshot(now, time.time(), self._version, engines, self._lag, self._reloaded, self._late_probe(now))
 
-    async def _run_probe(self, key: Key) -> None:
+    async def _run_probe(self, key: Key, waited_s: tuple[float, ...]) -> None:
         engine, name = key
+        self._lag = self._lag.add(waited_s[0])
         probe, asks = self._plan[key]
         began = time.monotonic()
         memory = self._records[engine].probes[name].memory
         try:
-            answers = await asyncio.gather(*(self._fetch(ask, probe.policy.timeout_s) for ask in asks))
-            seen, memory = load(probe.kind).read(probe.settings, tuple(answers), memory)
+            brought = await asyncio.gather(*(self._fetch(ask, probe.policy.timeout_s) for ask in asks))
+            answers = tuple(answer.replace(waited_s=waited_s) for answer in brought)
+            seen, memory = load(probe.kind).read(probe.settings, answers, memory)
             self._broken.discard(key)
         except Exception as exc:  # noqa: BLE001  # a bug in one probe must not end the watch over the others
             if key not in self._broken:
@@ -165,9 +167,6 @@ class Daemon:
 
     def _tick(self) -> None:
         self.picture()
-
-    def _late(self, lag_s: float) -> None:
-        self._lag = self._lag.add(lag_s)
 
     def _late_probe(self, now: float) -> str:
         for key, (probe, _) in self._plan.items():

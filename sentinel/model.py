@@ -135,13 +135,16 @@ class Failure(Value):
 class Answer(Value):
     """What one ask brought: `value` or `failure`, never both.
 
-    `at` is when it was complete, in seconds on the monotonic clock; `took_s` how long it took.
+    `at` is when it was complete, in seconds on the monotonic clock; `took_s` how long it took. `waited_s` is how late
+    it was asked: an entry for each time that it should have been asked and that this answer stands for. A one-shot
+    check has none.
     """
 
     at: float
     took_s: float
     value: Any = None  # Get: Response. FindProcesses: tuple[Process, ...]. ReadMemory: MemoryUse
     failure: Failure | None = None
+    waited_s: tuple[float, ...] = ()
 
 
 class Response(Value):

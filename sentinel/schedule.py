@@ -38,11 +38,14 @@ class _Executor(AsyncIOExecutor):  # type: ignore[misc]  # APScheduler 3 has no 
 
 
 class Schedule:
-    """Calls `run(key)` for every key at its interval: never two of one key at once, late ones once, not piled up."""
+    """Calls `run(key, waited_s)` for every key at its interval: never two of one key at once, late ones not piled up.
 
-    def __init__(self, run: Callable[[Key], Awaitable[None]], late: Callable[[float], None]) -> None:
+    `waited_s` has an entry for each run that this one stands for, how late it starts for each, the longest first: one
+    of nearly 0 as a rule, more where runs were missed.
+    """
+
+    def __init__(self, run: Callable[[Key, tuple[float, ...]], Awaitable[None]]) -> None:
         self._run = run
-        self._late = late
         self._executor = _Executor()
         # The defaults drop a run that is over one second late, with a log line only (misfire_grace_time=1).
         self._scheduler = AsyncIOScheduler(
@@ -101,13 +104,19 @@ class Schedule:
 
     async def _start(self, key: Key) -> None:
         self._began[key] = time.monotonic()
-        due = self._executor.due[_id(key)]
-        # Of several missed runs only the last comes here: the lateness is that of the first.
-        first_missed = self._dues.get(key, due) + timedelta(seconds=self._intervals[key])
-        owed = min(due, first_missed) if key in self._dues else due
+        due, interval = self._executor.due[_id(key)], timedelta(seconds=self._intervals[key])
+        last = self._dues.get(key, due - interval)
         self._dues[key] = due
-        self._late(max(0.0, (datetime.now(UTC) - owed).total_seconds()))
-        await self._run(key)
+        # Of several missed runs only the last comes here. Half an interval: timers and floats are not exact.
+        owed = due
+        while owed - last > interval * 1.5:
+            owed -= interval
+        now = datetime.now(UTC)
+        waited_s = []
+        while owed <= due:
+            waited_s.append(max(0.0, (now - owed).total_seconds()))
+            owed += interval
+        await self._run(key, tuple(waited_s))
 
 
 def _id(key: Key) -> str:

@@ -40,7 +40,8 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         pytest.skip("prometheus is not installed")
     at = f"127.0.0.1:{free_port()}"
     (tmp_path / "prometheus.yml").write_text(
-        f"global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: self, static_configs: [{{targets: ['{at}']}}]}}]\n"
+        "global: {scrape_interval: 1s}\n"
+        f"scrape_configs: [{{job_name: self, static_configs: [{{targets: ['{at}']}}]}}]\n"
     )
     words = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
     words += [f"--web.listen-address={at}"]

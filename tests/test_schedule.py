@@ -21,10 +21,22 @@ KEY = ("engine", "probe")
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
-async def play(run: Callable[[tuple[str, str]], Awaitable[None]], seconds: float, interval_s: float = 0.05) -> list[float]:
+counted: list[int] = []  # for how many runs each one of the last play stood
+
+
+async def play(
+    run: Callable[[tuple[str, str]], Awaitable[None]], seconds: float, interval_s: float = 0.05
+) -> list[float]:
     """Runs one key for a while; gives the lags."""
+    counted.clear()
     lags: list[float] = []
-    schedule = Schedule(run, lags.append)
+
+    async def measured(key: tuple[str, str], waited_s: tuple[float, ...]) -> None:
+        lags.append(waited_s[0])
+        counted.append(len(waited_s))
+        await run(key)
+
+    schedule = Schedule(measured)
     schedule.set({KEY: interval_s})
     schedule.start()
     await asyncio.sleep(seconds)
@@ -71,15 +83,17 @@ async def test_a_stall_is_measured_whole_and_its_runs_are_not_piled_up() -> None
     after = [at for at in began if at > began[2] + 0.4]
     assert after[1] - after[0] > 0.02
     assert len(began) < 16
+    assert 8 <= max(counted) <= 12  # ten runs of 50 ms were missed, and each of them is accounted for
+    assert 16 <= sum(counted) <= 19
 
 
 async def test_what_stays_keeps_its_beat_and_what_goes_stops() -> None:
     seen: list[tuple[str, str]] = []
 
-    async def run(key: tuple[str, str]) -> None:
+    async def run(key: tuple[str, str], _: object) -> None:
         seen.append(key)
 
-    schedule = Schedule(run, lambda _: None)
+    schedule = Schedule(run)
     other = ("engine", "other")
     schedule.set({KEY: 0.05, other: 0.05})
     schedule.start()
@@ -101,8 +115,8 @@ from sentinel.schedule import Schedule
 
 async def main():
     runs = []
-    async def run(key): runs.append(time.monotonic())
-    schedule = Schedule(run, lambda lag: None)
+    async def run(key, waited_s): runs.append(time.monotonic())
+    schedule = Schedule(run)
     schedule.set({("e", "p"): 0.1})
     schedule.start()
     ticking = asyncio.create_task(schedule.keep_time(lambda: None, every_s=0.1))
