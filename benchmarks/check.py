@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.daemon import environ_for
 from benchmarks.processes import ROOT, in_turns, installed, running, table
 from tests.engines import Engine
 
@@ -16,16 +17,7 @@ RUNS = int(os.environ.get("RUNS", "60"))
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Engine() as engine:
         check = str(installed(Path(folder) / "venv") / "sentinel")
-        environ = {
-            "PATH": os.environ["PATH"],
-            "SENTINEL_HEALTH_URL": engine.health_url,
-            "SENTINEL_METRICS_URL": engine.metrics_url,
-            "SENTINEL_PROCESS": engine.name,
-            "SENTINEL_LISTEN": f"unix:{folder}/sentinel.sock",
-            "HEALTH_URL": engine.health_url,
-            "METRICS_URL": engine.metrics_url,
-            "NAME": engine.name,
-        }
+        environ = environ_for(engine, folder)
         python = str(Path(sys._base_executable).resolve())  # type: ignore[attr-defined]  # the one below the environment
         with running([sys.executable, "-m", "sentinel", "run"], environ) as daemon:
             assert daemon.stdout is not None

@@ -54,7 +54,7 @@ def table(taken: Mapping[str, Sequence[float]], against: str) -> None:
 def installed(folder: Path, *, dependencies: bool = False) -> Path:
     """Sentinel as a user installs it: a wheel in an environment of its own. Gives the folder of its commands."""
     venv.create(folder, with_pip=True)
-    words = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT)]
+    words = [str(folder / "bin/python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check", str(ROOT)]
     subprocess.run(words if dependencies else [*words, "--no-deps"], check=True)
     return folder / "bin"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -21,15 +22,18 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self._reap()
+        self.kill()
 
     def start(self) -> None:
         """Starts it, again on the same ports if it ran before."""
         words = [sys.executable, "-m", "sentinel.demo.engine", *self._ports, *self._options]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        told = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            self.kill()
+            raise RuntimeError(f"{' '.join(words)}: ended with status {self.process.returncode}")
+        told = json.loads(line)
         self.name, self.pid = told["name"], told["pid"]
         self.health_url, self.metrics_url, self.control_url = (
             told["health_url"],
@@ -39,23 +43,36 @@ class Engine:
         ports = [url.rpartition(":")[2].partition("/")[0] for url in (self.health_url, self.metrics_url)]
         self._ports = ["--health-port", ports[0], "--metrics-port", ports[1]]
 
-    def fault(self, name: str) -> None:
-        """Switches a fault on."""
-        self._control("POST", f"/faults/{name}")
+    def restart(self) -> None:
+        """SIGKILL, and a new process on the same ports."""
+        self.kill()
+        self.start()
 
-    def mend(self) -> None:
+    def fault(self, name: str, seconds: float | None = None) -> None:
+        """Switches a fault on, for a while if `seconds` are given."""
+        self._control("POST", f"/faults/{name}" + ("" if seconds is None else f"?seconds={seconds}"))
+
+    def clear(self) -> None:
         """Switches every fault off."""
         self._control("DELETE", "/faults")
 
-    def end(self) -> None:
-        """SIGKILL, and the zombie is reaped."""
+    mend = clear  # the name that the tests of the daemon and of the check use
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def kill(self) -> None:
+        """SIGKILL, and the zombie is reaped; nothing if it has ended."""
         self.process.kill()
         self._reap()
 
-    def _reap(self) -> None:
-        self.process.wait(5)
+    def _reap(self) -> int:
+        status = self.process.wait(5)
         if self.process.stdout is not None:
             self.process.stdout.close()
+        return status
 
     def _control(self, method: str, path: str) -> None:
         request = urllib.request.Request(self.control_url + path, method=method)

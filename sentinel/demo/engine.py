@@ -7,19 +7,25 @@ Faults: `POST /faults/NAME` on the health port switches one on (`?seconds=5` for
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # asyncio does without TLS, and its libraries are 4.6 MB of the 23 that this was
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # None stops the import: docs.python.org, sys.modules
+
 import argparse
 import asyncio
 import json
+import mmap
 import os
 import random
+import resource
 import signal
-import sys
 import time
 from bisect import bisect_left
 from collections import deque
-from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
@@ -48,8 +54,14 @@ BOUNDS = (
 )
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 VENUES = ("X", "Y")
+PADDING = {
+    "venue_book_depth_levels": "Price levels in the book.",
+    "venue_feed_sequence_gaps": "Sequence numbers that the feed left out.",
+    "venue_orders_resting": "Orders that rest in the book.",
+    "strategy_position_lots": "Lots held.",
+}
 _BATCH_S = 0.1
-_GROWTH = 16 << 20  # bytes a second
+_GROWTH_BYTES = int((16 << 20) * _BATCH_S)  # a batch
 _WINDOW_S = 5.0  # the gauge and the summary are of the last orders, so a fault fades from them in seconds
 _MEDIAN_S, _SPREAD = 0.0003, 0.3  # log-normal: p99 is about 600 µs
 
@@ -65,14 +77,10 @@ class Engine:
         self.total = 0
         self.recent: deque[tuple[float, float]] = deque()  # when, how long
         self.began_unix_s = time.time()
-        self.ballast: list[bytearray] = []
+        self.ballast: list[mmap.mmap] = []
         self._random = random.Random(options.seed)  # noqa: S311  # no secret is made of it
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._padding = b"".join(
-            b'venue_book_depth_levels{venue="V%d",symbol="S%05d",side="%s"} %d\n'
-            % (number % 7, number // 2, b"buy" if number % 2 else b"sell", number % 50)
-            for number in range(options.series)
-        )
+        self.padding = _padding(options.series)
 
     async def trade(self) -> None:
         """Simulates orders for ever, in batches."""
@@ -83,13 +91,14 @@ class Engine:
             now = time.monotonic()
             factor = 10 if "slow" in self.on else 1
             for _ in range(int(owed)):
-                self._order(now, self._random.lognormvariate(0, _SPREAD) * _MEDIAN_S * factor)
+                self.order(now, self._random.lognormvariate(0, _SPREAD) * _MEDIAN_S * factor)
             owed -= int(owed)
             while self.recent and self.recent[0][0] < now - _WINDOW_S:
                 self.recent.popleft()
             self._grow()
 
-    def _order(self, now: float, took_s: float) -> None:
+    def order(self, now: float, took_s: float) -> None:
+        """One order, on the two venues in turn."""
         venue = VENUES[self.total % len(VENUES)]
         self.counts[venue][bisect_left(BOUNDS, took_s)] += 1
         self.sums[venue] += took_s
@@ -98,9 +107,12 @@ class Engine:
 
     def _grow(self) -> None:
         if "memory" not in self.on:
-            self.ballast.clear()
-        elif sum(map(len, self.ballast)) < self.options.memory_cap << 20:
-            self.ballast.append(bytearray(os.urandom(4096) * int(_GROWTH * _BATCH_S / 4096)))  # touched: resident
+            while self.ballast:
+                self.ballast.pop().close()
+        elif (len(self.ballast) + 1) * _GROWTH_BYTES <= self.options.memory_cap << 20:
+            pages = mmap.mmap(-1, _GROWTH_BYTES)  # not a bytearray: malloc keeps what is freed
+            pages.write(b"\xa5" * _GROWTH_BYTES)  # touched: resident
+            self.ballast.append(pages)
 
     def switch(self, name: str, on: bool, seconds: float | None = None) -> None:
         """Switches a fault; those that end the process or freeze it act at once."""
@@ -119,8 +131,8 @@ class Engine:
             if seconds is not None:
                 self._timers[name] = asyncio.get_running_loop().call_later(seconds, self.switch, name, False)
 
-    def page(self, openmetrics: bool) -> bytes:
-        """The metrics page, in Prometheus text 0.0.4 or OpenMetrics 1.0."""
+    def page(self, openmetrics: bool) -> tuple[bytes, ...]:
+        """The metrics page in parts, in Prometheus text 0.0.4 or OpenMetrics 1.0."""
         recent = sorted(took_s for _, took_s in self.recent)
         at = {q: recent[min(len(recent) - 1, int(q * len(recent)))] if recent else float("nan") for q in QUANTILES}
         if "metric-nan" in self.on:
@@ -135,12 +147,11 @@ class Engine:
             rows += [f'order_latency_summary_seconds{{quantile="{q}"}} {_number(value)}' for q, value in at.items()]
             rows += [f"order_latency_summary_seconds_sum {sum(self.sums.values()):.9f}"]
             rows += [f"order_latency_summary_seconds_count {self.total}"]
+        rows += ["# HELP process_resident_memory_bytes Resident memory in bytes."]
         rows += ["# TYPE process_resident_memory_bytes gauge", f"process_resident_memory_bytes {_resident_bytes()}"]
+        rows += ["# HELP process_start_time_seconds When the process began, in seconds since 1970."]
         rows += ["# TYPE process_start_time_seconds gauge", f"process_start_time_seconds {self.began_unix_s:.3f}", ""]
-        body = "\n".join(rows).encode()
-        if self._padding:
-            body += b"# TYPE venue_book_depth_levels gauge\n" + self._padding
-        return body + b"# EOF\n" if openmetrics else body
+        return "\n".join(rows).encode(), self.padding, b"# EOF\n" if openmetrics else b""
 
     def _histogram(self) -> list[str]:
         rows = ["# HELP order_latency_seconds Latency of an order.", "# TYPE order_latency_seconds histogram"]
@@ -156,6 +167,17 @@ class Engine:
         return rows
 
 
+def _padding(series: int) -> bytes:
+    """This many further series of several families, made once so that serving them costs a copy."""
+    page = bytearray()
+    for nth, (name, told) in enumerate(PADDING.items()):
+        page += f"# HELP {name} {told}\n# TYPE {name} gauge\n".encode() if nth < series else b""
+        for number in range(len(range(nth, series, len(PADDING)))):
+            labels = f'venue="V{number % 7}",symbol="S{number // 2:05d}",side="{("sell", "buy")[number % 2]}"'
+            page += f"{name}{{{labels}}} {number % 50}\n".encode()
+    return bytes(page)
+
+
 def _number(value: float) -> str:
     return "NaN" if value != value else f"{value:.9g}"  # noqa: PLR0124
 
@@ -167,14 +189,52 @@ def _resident_bytes() -> int:
 # --- HTTP -----------------------------------------------------------------------------------------------------------
 
 
-class _Connection(asyncio.Protocol):
-    """HTTP/1.1 as far as a stand-in needs it: a request without a body, several on one connection."""
+_MOST_BYTES = 65536  # of a request's head, and of its body
+_CLOSE = "Connection: close\r\n"
 
-    def __init__(self, engine: Engine, handle: Callable[[_Connection, str, str, str], None]) -> None:
+
+class _Request(NamedTuple):
+    """A request, its body already skipped."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    close: bool
+
+    @classmethod
+    def take(cls, buffer: bytes) -> tuple[_Request | None, bytes]:
+        """The first request, None if it is not whole yet, and what is left. ValueError says what is wrong with it."""
+        head, found, rest = buffer.partition(b"\r\n\r\n")
+        if len(head) > _MOST_BYTES:
+            raise ValueError(f"a head of more than {_MOST_BYTES} bytes")
+        if not found:
+            return None, buffer
+        first, *lines = head.decode("latin-1").split("\r\n")
+        words = first.split(" ")
+        if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1") or not words[1].startswith("/"):
+            raise ValueError("want a request line such as GET /health HTTP/1.1")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = headers.get("content-length", "0")
+        if "transfer-encoding" in headers or not length.isdecimal() or len(length) > 5 or int(length) > _MOST_BYTES:
+            raise ValueError(f"want a body of a known length, at most {_MOST_BYTES} bytes")
+        if len(rest) < int(length):
+            return None, buffer
+        url = urlsplit("http://engine" + words[1])
+        close = words[2] == "HTTP/1.0" or "close" in headers.get("connection", "").lower()
+        return cls(words[0], url.path, url.query, headers, close), rest[int(length) :]
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1 as far as a stand-in needs it: several requests on one connection, one answered after the other."""
+
+    def __init__(self, engine: Engine, handle: Callable[[_Connection, _Request], None]) -> None:
         self.engine = engine
+        self.endless = False
+        self.hung = False
         self._handle = handle
         self._buffer = b""
-        self._close = False
+        self._close = self._full = False
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -182,99 +242,122 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self.hung or self.endless:
+            return
         self._buffer += data
-        if len(self._buffer) > 65536:
-            self.transport.close()
-        while b"\r\n\r\n" in self._buffer and not self.transport.is_closing():
-            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-            first, _, headers = head.decode("latin-1").partition("\r\n")
-            words = first.split(" ")
-            if len(words) != 3 or not words[2].startswith("HTTP/1."):
-                self.answer(400, b"not HTTP/1.1\n", close=True)
+        while not (self.hung or self.endless or self._full or self.transport.is_closing()):
+            try:
+                request, self._buffer = _Request.take(self._buffer)
+            except ValueError as exc:
+                self.answer(400, f"{exc}\n".encode())
                 return
-            self._close = "connection: close" in headers.lower() or words[2] == "HTTP/1.0"
-            self._handle(self, words[0], words[1], headers)
+            if request is None:
+                return
+            self._close = request.close
+            self._handle(self, request)
 
-    def answer(self, status: int, body: bytes, content_type: str = "text/plain", close: bool = False) -> None:
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.transport.write(head.encode() + body)
-        if close or self._close:
+    def pause_writing(self) -> None:
+        """Who does not read is not answered further: a thousand large pages asked for at once would not fit."""
+        self._full = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self.transport.resume_reading()
+        if self.endless:
+            self.pour()
+        else:
+            self.data_received(b"")
+
+    def answer(self, status: int, *body: bytes, kind: str = "text/plain; charset=utf-8", cut: bool = False) -> None:
+        """Sends an answer, or with `cut` the first half of its body and the end of the connection."""
+        close = self._close or cut or status in (400, 405)  # after these nobody knows where the next request begins
+        size = sum(map(len, body))
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n"
+        self.transport.write(f"{head}{_CLOSE if close else ''}\r\n".encode())
+        for part in (b"".join(body)[: size // 2],) if cut else body:
+            self.transport.write(part)
+        if close:
             self.transport.close()
 
+    def pour(self) -> None:
+        """The next piece of a body without end, as fast as it is read."""
+        if not (self._full or self.transport.is_closing()):
+            self.transport.write(b"10000\r\n" + b"x 1\n" * 0x4000 + b"\r\n")
+            asyncio.get_running_loop().call_soon(self.pour)  # others have their turn
 
-def _health(connection: _Connection, method: str, target: str, _headers: str) -> None:
-    engine, path = connection.engine, urlsplit(target).path
-    if path.startswith("/faults"):
-        _control(connection, method, target)
-    elif path != "/health":
+
+def _health(connection: _Connection, request: _Request) -> None:
+    engine = connection.engine
+    if request.path == "/faults" or request.path.startswith("/faults/"):
+        _control(connection, request)
+    elif request.path != "/health":
         connection.answer(404, b"there are /health and /faults\n")
+    elif request.method != "GET":
+        connection.answer(405, b"want GET /health\n")
     elif "health-hang" in engine.on:
-        return
+        connection.hung = True
     elif "health-500" in engine.on:
-        connection.answer(500, b'{"status":"sick"}\n', "application/json")
+        connection.answer(500, b'{"status":"sick"}\n', kind="application/json")
     else:
-        connection.answer(200, b'{"status":"ok"}\n', "application/json")
+        connection.answer(200, b'{"status":"ok"}\n', kind="application/json")
 
 
-def _control(connection: _Connection, method: str, target: str) -> None:
-    engine, parts = connection.engine, urlsplit(target)
-    name = parts.path.removeprefix("/faults").strip("/")
+def _control(connection: _Connection, request: _Request) -> None:
+    engine, name = connection.engine, request.path.removeprefix("/faults").strip("/")
+    on = request.method == "POST"
     if name and name not in FAULTS:
         connection.answer(404, f"no fault {name!r}, want one of {', '.join(FAULTS)}\n".encode())
         return
-    if method == "GET":
+    if request.method == "GET" and not name:
         told = {fault: {"on": fault in engine.on, "description": text} for fault, text in FAULTS.items()}
-        connection.answer(200, json.dumps(told, indent=1).encode() + b"\n", "application/json")
+        connection.answer(200, json.dumps(told, indent=1).encode() + b"\n", kind="application/json")
         return
-    if method not in ("POST", "DELETE") or (method == "POST" and not name):
+    if request.method not in ("POST", "DELETE") or (on and not name):
         connection.answer(405, b"want GET /faults, POST /faults/NAME or DELETE /faults[/NAME]\n")
         return
-    seconds = None
-    with suppress(ValueError):
-        seconds = float(parse_qs(parts.query).get("seconds", ["none"])[0])
-    connection.answer(200, f"{name or 'every fault'} {'on' if method == 'POST' else 'off'}\n".encode())
-    # After the answer is on its way: some faults end the process.
-    for fault in (name,) if name else tuple(FAULTS):
-        asyncio.get_running_loop().call_later(0.01, engine.switch, fault, method == "POST", seconds)
-
-
-def _metrics(connection: _Connection, _method: str, target: str, headers: str) -> None:
-    engine = connection.engine
-    if urlsplit(target).path != "/metrics":
-        connection.answer(404, b"there is /metrics\n")
-    elif "metrics-hang" in engine.on:
+    text = parse_qs(request.query, keep_blank_values=True).get("seconds", [""])[0]
+    try:
+        seconds = float(text) if "seconds" in request.query else None
+        if seconds is not None and not 0 < seconds <= 86400:  # a day; refuses NaN, which would spin the loop
+            raise ValueError
+    except ValueError:
+        connection.answer(400, f"seconds {text!r}, want more than 0 and at most 86400\n".encode())
         return
+    # Answered first, as some faults end the process. Nobody else is served between the two.
+    connection.answer(200, f"{name or 'every fault'} {'on' if on else 'off'}\n".encode())
+    for fault in (name,) if name else FAULTS:
+        engine.switch(fault, on, seconds)
+
+
+def _metrics(connection: _Connection, request: _Request) -> None:
+    engine = connection.engine
+    if request.path != "/metrics":
+        connection.answer(404, b"there is /metrics\n")
+    elif request.method != "GET":
+        connection.answer(405, b"want GET /metrics\n")
+    elif "metrics-hang" in engine.on:
+        connection.hung = True
     elif "metrics-500" in engine.on:
         connection.answer(500, b"sick\n")
     elif "endless" in engine.on:
-        connection.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        asyncio.get_running_loop().create_task(_flood(connection.transport))  # ends with its connection
+        connection.endless = True
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.transport.write(head.encode())
+        connection.pour()
     else:
-        openmetrics = "openmetrics-text" in headers
-        kind = (
-            "application/openmetrics-text; version=1.0.0; charset=utf-8" if openmetrics else "text/plain; version=0.0.4"
-        )
-        body = engine.page(openmetrics)
-        if "metrics-cut" in engine.on:
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.transport.write(head.encode() + body[: len(body) // 2])
-            connection.transport.close()
-            return
-        connection.answer(200, body, kind)
-
-
-async def _flood(transport: asyncio.Transport) -> None:
-    while not transport.is_closing():
-        if transport.get_write_buffer_size() < 1 << 20:
-            transport.write(b"10000\r\n" + b"x 1\n" * 0x4000 + b"\r\n")
-        await asyncio.sleep(0)
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "").lower()
+        kind = "application/openmetrics-text; version=1.0.0" if openmetrics else "text/plain; version=0.0.4"
+        page = engine.page(openmetrics)
+        connection.answer(200, *page, kind=f"{kind}; charset=utf-8", cut="metrics-cut" in engine.on)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 after SIGTERM or SIGINT, 1 if a port is taken."""
+    """Runs until a signal or a fault ends it: 0 after SIGTERM or SIGINT, 1 if a port is taken."""
     told = "\n".join(f"  {name:<16} {text}" for name, text in FAULTS.items())
     parser = argparse.ArgumentParser(
         prog="python -m sentinel.demo.engine",
@@ -282,47 +365,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"faults:\n{told}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--name", default="trading-engine", help="the process's name, at most 15 characters")
+    port = _within(int, 0, 65535)
+    parser.add_argument("--name", default="trading-engine", help="the process's name, at most 15 bytes")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--health-port", type=int, default=8080, help="0 lets the kernel choose")
-    parser.add_argument("--metrics-port", type=int, default=9090)
-    parser.add_argument("--rate", type=float, default=200.0, help="orders a second")
-    parser.add_argument("--series", type=int, default=0, help="further series on the metrics page")
-    parser.add_argument("--memory-cap", type=int, default=512, metavar="MIB")
+    parser.add_argument("--health-port", type=port, default=8080, metavar="PORT", help="0 lets the kernel choose")
+    parser.add_argument("--metrics-port", type=port, default=9090, metavar="PORT")
+    parser.add_argument("--rate", type=_within(float, 0, 100_000), default=200.0, help="orders a second")
+    parser.add_argument("--series", type=_within(int, 0, 1_000_000), default=0, help="further series on the page")
+    parser.add_argument("--memory-cap", type=_within(int, 0, 1 << 20, "MiB"), default=512, metavar="MIB")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--fault", action="append", default=[], choices=[*FAULTS], metavar="NAME")
     options = parser.parse_args(argv)
-    Path("/proc/self/comm").write_text(options.name)  # what `pgrep -x` sees: proc(5), /proc/PID/comm
-    try:
-        asyncio.run(_serve(options))
-    except OSError as exc:
-        sys.stderr.write(f"stand-in: cannot listen on {options.host}: {exc.strerror}\n")
-        return 1
+    if not 1 <= len(os.fsencode(options.name)) <= 15:  # more is cut off: proc(5), /proc/PID/comm
+        parser.error(f"--name {options.name!r}: want 1 to 15 bytes")
+    Path("/proc/self/comm").write_text(options.name)  # what `pgrep -x` sees
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a thousand hung connections leave room for control
+    asyncio.run(_serve(options))
     return 0
 
 
+def _within(number: type[int | float], least: int, most: int, unit: str = "") -> Callable[[str], float]:
+    """Parses a number between both bounds, inclusive; the unit may stand behind it."""
+
+    def parse(text: str) -> float:
+        try:
+            if least <= (value := number(text.removesuffix(unit))) <= most:
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r}, want {least} to {most} {unit}".rstrip())
+
+    return parse
+
+
+async def _listen(engine: Engine, handle: Callable[[_Connection, _Request], None], port: int) -> str:
+    """The URL of a new server; ends the process if the port is taken."""
+    host = engine.options.host
+    try:
+        server = await asyncio.get_running_loop().create_server(lambda: _Connection(engine, handle), host, port)
+    except OSError as exc:
+        reason = str(exc.strerror).rpartition(": ")[2]  # asyncio puts the address before it
+        raise SystemExit(f"stand-in: cannot listen on port {port} of {host}: {reason}") from exc
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"
+
+
 async def _serve(options: argparse.Namespace) -> None:
-    loop = asyncio.get_running_loop()
     engine = Engine(options)
-    health = await loop.create_server(lambda: _Connection(engine, _health), options.host, options.health_port)
-    metrics = await loop.create_server(lambda: _Connection(engine, _metrics), options.host, options.metrics_port)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    control = f"http://{host}:{health.sockets[0].getsockname()[1]}"
-    told = {
-        "name": options.name,
-        "pid": os.getpid(),
-        "health_url": f"{control}/health",
-        "metrics_url": f"http://{host}:{metrics.sockets[0].getsockname()[1]}/metrics",
-        "control_url": control,
-    }
+    health = await _listen(engine, _health, options.health_port)
+    metrics = await _listen(engine, _metrics, options.metrics_port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, os._exit, 0)  # hung connections are no reason to stay
     for _ in range(50):  # orders from before the start: a first page without a p99 would be a fault of ours
-        engine._order(time.monotonic(), _MEDIAN_S)
+        engine.order(time.monotonic(), _MEDIAN_S)
     for fault in options.fault:
         engine.switch(fault, True)
-    sys.stdout.write(json.dumps(told) + "\n")
+    urls = {"health_url": f"{health}/health", "metrics_url": f"{metrics}/metrics", "control_url": health}
+    sys.stdout.write(json.dumps({"name": options.name, "pid": os.getpid(), **urls}) + "\n")
     sys.stdout.flush()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, os._exit, 0)  # hung connections are no reason to stay
     await engine.trade()
 
 
