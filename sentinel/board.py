@@ -195,7 +195,7 @@ def _judge(policy: Policy, was: ProbeRecord, seen: Observation) -> ProbeRecord:
     now = was.replace(passes=0, misses=was.misses + 1, blanks=was.blanks + 1 if seen.ok is None else 0)
     if not was.settled:
         return now.replace(level=level, settled=True)
-    if was.level == "passing" and now.misses < policy.fall:
+    if was.level == "passing" and now.misses < policy.fall and not seen.conclusive:
         return now
     if was.level == "failing" and now.blanks < policy.fall:
         return now

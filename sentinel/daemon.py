@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import functools
 import gc
 import os
 import signal
@@ -26,8 +27,9 @@ from loguru import logger
 from sentinel.address import parse_listen
 from sentinel.board import Snapshot, changes, fresh, settle, step
 from sentinel.config import load_config
+from sentinel.fetch.ends import Ends
 from sentinel.fetch.loop import Fetcher
-from sentinel.model import Observation, Tally
+from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
 from sentinel.publish.log import log_change, start_log
 from sentinel.publish.picture import change as change_shape
@@ -38,7 +40,7 @@ from sentinel.units import duration
 from sentinel.yaml_source import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from sentinel.board import EngineRecord
     from sentinel.config import Config
@@ -84,6 +86,9 @@ class Daemon:
         self._events = Events()
         self._fetch = Fetcher()
         self._schedule = Schedule(self._run_probe)
+        self._ends = Ends(self._ended)
+        self._running: dict[Key, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._site: web.BaseSite | None = None
 
     async def run(self) -> None:
@@ -99,19 +104,13 @@ class Daemon:
             async with self._fetch:
                 self._adopt(self._config)
                 await self._listen(runner, self._config)
-                reloads: set[asyncio.Task[None]] = set()
-
-                def reload() -> None:
-                    task = asyncio.create_task(self._reload(runner))
-                    reloads.add(task)
-                    task.add_done_callback(reloads.discard)
-
-                loop.add_signal_handler(signal.SIGHUP, reload)
+                loop.add_signal_handler(signal.SIGHUP, lambda: self._keep_task(self._reload(runner)))
                 self._schedule.start()
                 ticking = asyncio.create_task(self._schedule.keep_time(self._tick))
                 gc.freeze()  # what is loaded by now stays; collections need not walk it every time
                 await stop.wait()
                 self._schedule.stop()
+                self._ends.close()
                 ticking.cancel()
                 self._events.close()
         finally:
@@ -128,8 +127,29 @@ class Daemon:
         return Snapshot(now, time.time(), self._version, engines, self._lag, self._reloaded, self._late_probe(now))
 
     async def _run_probe(self, key: Key, waited_s: tuple[float, ...]) -> None:
-        engine, name = key
+        """One run by the schedule; where an event runs the probe already, after that."""
         self._lag = self._lag.add(waited_s[0])
+        async with self._running.setdefault(key, asyncio.Lock()):
+            await self._ask(key, waited_s)
+
+    def _ended(self, key: Key) -> None:
+        """A process of the engine ended: its probe is asked now and not at its next beat."""
+
+        async def ask() -> None:
+            async with self._running[key]:
+                if key in self._plan:
+                    await self._ask(key, (0.0,))
+
+        self._keep_task(ask())
+
+    def _keep_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task that nobody waits for; the loop itself holds tasks weakly only."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, key: Key, waited_s: tuple[float, ...]) -> None:
+        engine, name = key
         probe, asks = self._plan[key]
         began = time.monotonic()
         memory = self._records[engine].probes[name].memory
@@ -137,6 +157,11 @@ class Daemon:
             brought = await asyncio.gather(*(self._fetch(ask, probe.policy.timeout_s) for ask in asks))
             answers = tuple(answer.replace(waited_s=waited_s) for answer in brought)
             seen, memory = load(probe.kind).read(probe.settings, answers, memory)
+            if undeclared := {reading.metric for reading in seen.readings} - _declared(probe.kind):
+                raise ValueError(f"METRICS of kind {probe.kind} lacks {', '.join(sorted(undeclared))}")
+            for ask, answer in zip(asks, answers, strict=True):
+                if isinstance(ask, FindProcesses):
+                    self._ends.hold(key, answer.value or ())
             self._broken.discard(key)
         except Exception as exc:  # noqa: BLE001  # a bug in one probe must not end the watch over the others
             if key not in self._broken:
@@ -188,6 +213,8 @@ class Daemon:
             really = shared(ask for several in asks.values() for ask in several)
             for probe in spec.probes:
                 plan[spec.name, probe.name] = (probe, tuple(really[ask] for ask in asks[probe.name]))
+        for gone in self._plan.keys() - plan.keys():
+            self._ends.hold(gone, ())
         self._specs, self._records, self._plan, self._config = specs, records, plan, config
         self._schedule.set({key: probe.policy.interval_s for key, (probe, _) in plan.items()})
 
@@ -234,6 +261,12 @@ class Daemon:
         self._adopt(config)
         self._reloaded = True
         logger.info("reloaded, watching {}", ", ".join(self._specs))
+
+
+@functools.cache
+def _declared(kind: str) -> set[str]:
+    """What a kind may publish; a metric that nobody declared would break the page for all."""
+    return {metric.name for metric in load(kind).METRICS}
 
 
 def _clear_socket(path: str) -> None:

@@ -118,6 +118,12 @@ class ReadMemory(Value):
     name: str
 
 
+class ReadCounters(Value):
+    """The kernel's own counters of the processes of this name."""
+
+    name: str
+
+
 if TYPE_CHECKING:
     Ask = Get | FindProcesses | ReadMemory
 
@@ -142,7 +148,9 @@ class Answer(Value):
 
     at: float
     took_s: float
-    value: Any = None  # Get: Response. FindProcesses: tuple[Process, ...]. ReadMemory: MemoryUse
+    value: Any = (
+        None  # Get: Response. FindProcesses: tuple[Process, ...]. ReadMemory: MemoryUse. ReadCounters: Counters
+    )
     failure: Failure | None = None
     waited_s: tuple[float, ...] = ()
 
@@ -204,7 +212,8 @@ class Observation(Value):
     """One answer to a probe's question. `ok` is None when the question could not be answered either way.
 
     `value` and `limit` are in `unit` (seconds, bytes, ratio or empty). `sentence` is for a person and always there.
-    `began_at` is when the engine's process began (monotonic clock), where the probe can know it.
+    `began_at` is when the engine's process began (monotonic clock), where the probe can know it. `conclusive` is a fact
+    that no second answer can change, as the end of a process: it is believed at once.
     `details` are further facts, for the status page and the log.
     """
 
@@ -218,6 +227,7 @@ class Observation(Value):
     unit: str = ""
     readings: tuple[Reading, ...] = ()
     began_at: float | None = None
+    conclusive: bool = False
     details: tuple[tuple[str, object], ...] = ()
 
 

@@ -72,7 +72,9 @@ class Daemon:
 
     def metric(self, name: str) -> float | None:
         """The value of a sample, written as on the page; None if it is not there."""
-        for line in self.get("/metrics")[1].splitlines():
+        code, page = self.get("/metrics")
+        assert code == 200
+        for line in page.splitlines():
             if line.startswith(name + " "):
                 return float(line.split()[-1])
         return None

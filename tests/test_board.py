@@ -203,6 +203,12 @@ def test_the_engine_is_healthy_only_after_passes_and_bad_only_after_misses(text:
             assert "P" not in text[at + 1 - fall : at + 1]
 
 
+def test_what_is_conclusive_is_believed_at_once() -> None:
+    engine = spec(probe(fall=3))
+    record = step(engine, fresh(engine, 0.0), "health", seen("P", 0.0), 0.0)
+    assert step(engine, record, "health", seen("F", 1.0).replace(conclusive=True), 1.0).state == "unhealthy"
+
+
 def test_every_failure_is_counted_by_its_reason_inside_the_start_period_too() -> None:
     engine = spec(start_period_s=10.0)
     record: EngineRecord = fresh(engine, 0.0)

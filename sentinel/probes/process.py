@@ -14,6 +14,7 @@ METRICS = (
     Metric(
         "sentinel_engine_restarts", "How often another process was found in the place of the oldest.", (), "counter"
     ),
+    Metric("sentinel_engine_down_seconds", "How long there was no process before the one that runs, the last time."),
 )
 NEEDS = ""
 
@@ -38,11 +39,16 @@ class Settings(Value):
 
 
 class Seen(Value):
-    """The oldest process found last, and how often it was another one than before."""
+    """The oldest process found last, and how often it was another one than before.
+
+    `gone_at` is when it was first missed (monotonic clock), and `down_s` how long the one before it was missed.
+    """
 
     pid: int
     start_ticks: int
     restarts: int = 0
+    gone_at: float | None = None
+    down_s: float | None = None
 
 
 def asks(settings: Settings) -> tuple[Ask, ...]:
@@ -58,13 +64,14 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
     found: tuple[Process, ...] = answer.value
     counted = Reading("sentinel_engine_processes", len(found))
     if not found:
-        sentence = f"no process named {str(settings.name)!r}"
-        return Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=(counted,)), memory
+        # That a process which was there is gone is a fact; that one never came may be a name that is misspelt.
+        sentence = f"no process named {str(settings.name)!r}" + (f", pid {memory.pid} ended" if memory else "")
+        if memory is not None and memory.gone_at is None:
+            memory = memory.replace(gone_at=answer.at)
+        gone = Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=(counted,))
+        return gone.replace(conclusive=memory is not None), memory
     oldest = found[0]
-    seen = Seen(oldest.pid, oldest.start_ticks)
-    if memory is not None:
-        again = (memory.pid, memory.start_ticks) != (oldest.pid, oldest.start_ticks)
-        seen = seen.replace(restarts=memory.restarts + again)
+    seen = _seen(oldest, memory)
     up = f"up {duration(max(0.0, answer.at - oldest.started_at))}"
     sentence = f"{settings.name} runs as pid {oldest.pid}, {up}"
     if len(found) > 1:
@@ -73,8 +80,19 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
         counted,
         Reading("sentinel_engine_start_time_seconds", oldest.started_at_unix_s),
         Reading("sentinel_engine_restarts", seen.restarts),
+        *(() if seen.down_s is None else (Reading("sentinel_engine_down_seconds", seen.down_s),)),
     )
     details = (("pids", [process.pid for process in found]),)
     return Observation(
         answer.at, answer.took_s, True, sentence, readings=readings, began_at=oldest.started_at, details=details
     ), seen
+
+
+def _seen(oldest: Process, before: Seen | None) -> Seen:
+    if before is None:
+        return Seen(oldest.pid, oldest.start_ticks)
+    if (before.pid, before.start_ticks) == (oldest.pid, oldest.start_ticks):
+        return before.replace(gone_at=None)
+    # It may have been missed by nobody: ended and begun again between two looks.
+    down_s = 0.0 if before.gone_at is None else max(0.0, oldest.started_at - before.gone_at)
+    return Seen(oldest.pid, oldest.start_ticks, before.restarts + 1, None, down_s)
