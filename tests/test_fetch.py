@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sentinel.fetch.blocking import fetch as fetch_blocking
 from sentinel.fetch.loop import Fetcher
@@ -315,3 +317,29 @@ def test_a_trusted_certificate_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     with tls_server(tmp_path) as url:
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         assert _blocking(get(url)).value.status == http.client.OK
+
+
+PIECES = [
+    b"HTTP/1.1 ",
+    b"200 OK",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"Content-Length: ",
+    b"Transfer-Encoding: chunked",
+    b"3",
+    b"-1",
+    b"x",
+]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=8), max_size=12).map(b"".join))
+def test_whatever_a_server_says_is_an_answer_or_a_reason(data: bytes) -> None:
+    """Both implementations, on the same bytes: neither raises, hangs, or takes for whole what was cut."""
+    with servers.serving(servers.says(data)) as url:
+        for fetch in (_blocking, _loop):
+            answer = fetch(get(url), 1.0)
+            assert (answer.value is None) == (answer.failure is not None)
+            if answer.failure is not None:
+                assert answer.failure.sentence.startswith(f"GET {url}: ")
+                assert "\n" not in answer.failure.sentence
