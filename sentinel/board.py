@@ -10,7 +10,7 @@ from sentinel.model import SERVING, TYPE_CHECKING, Tally, Value
 from sentinel.units import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from sentinel.model import EngineSpec, EngineState, Observation, Policy, ProbeSpec, ProbeState
@@ -121,18 +121,20 @@ def settle(spec: EngineSpec, record: EngineRecord, now: float) -> EngineRecord:
     states: dict[str, ProbeState] = {}
     for probe in _needed_first(spec):
         states[probe.name] = _shown(probe, record.probes[probe.name], states, now)
-    probes = {
-        name: was if was.state == states[name] else was.replace(state=states[name], since=now)
+    turned = {
+        name: was.replace(state=states[name], since=now)
         for name, was in record.probes.items()
+        if was.state != states[name]
     }
-    record = record.replace(probes=probes)
+    if turned:
+        record = record.replace(probes={**record.probes, **turned})
     state, why = _roll_up(spec, record, now)
-    if state in ("healthy", "degraded"):
+    if state in ("healthy", "degraded") and not record.started:
         record = record.replace(started=True)
     if state != record.state:
         changes = {**record.changes, state: record.changes.get(state, 0) + 1}
         record = record.replace(state=state, since=now, changes=changes)
-    return record.replace(why=why)
+    return record if why == record.why else record.replace(why=why)
 
 
 def changes(spec: EngineSpec, before: EngineRecord, after: EngineRecord) -> list[Change]:
@@ -202,8 +204,15 @@ def _judge(policy: Policy, was: ProbeRecord, seen: Observation) -> ProbeRecord:
     return now.replace(level=level)
 
 
-def _needed_first(spec: EngineSpec) -> list[ProbeSpec]:
+def _needed_first(spec: EngineSpec) -> Sequence[ProbeSpec]:
     """The probes, each after those that it needs. The configuration has refused circles and unknown names."""
+    placed: set[str] = set()
+    for probe in spec.probes:
+        if not placed.issuperset(probe.policy.needs):
+            break
+        placed.add(probe.name)
+    else:
+        return spec.probes  # as they mostly stand in the file
     ordered: list[ProbeSpec] = []
     waiting = list(spec.probes)
     while waiting:

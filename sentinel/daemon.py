@@ -178,6 +178,8 @@ class Daemon:
     def _keep(self, spec: EngineSpec, record: EngineRecord) -> None:
         """The one place where a record is replaced, and so where changes are told."""
         before = self._records[spec.name]
+        if record is before:
+            return
         self._records[spec.name] = record
         for change in changes(spec, before, record):
             log_change(change)

@@ -85,7 +85,13 @@ class Value(metaclass=_ValueType):
 
     def replace(self, **changes: object) -> Self:
         """The same value with some fields changed; an unknown field is a TypeError."""
-        return type(self)(**{**{field: getattr(self, field) for field in self._fields}, **changes})
+        other = object.__new__(type(self))  # not through __init__: a daemon replaces a dozen values with each answer
+        put = object.__setattr__
+        for field in self._fields:
+            put(other, field, changes.pop(field) if field in changes else getattr(self, field))
+        if changes:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(changes)}")
+        return other
 
 
 # --- asks: what a probe wants to know -------------------------------------------------------------------------------

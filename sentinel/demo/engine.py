@@ -111,7 +111,7 @@ class Engine:
                 self.ballast.pop().close()
         elif (len(self.ballast) + 1) * _GROWTH_BYTES <= self.options.memory_cap << 20:
             pages = mmap.mmap(-1, _GROWTH_BYTES)  # not a bytearray: malloc keeps what is freed
-            pages.write(b"\xa5" * _GROWTH_BYTES)  # touched: resident
+            pages[:: mmap.PAGESIZE] = b"x" * len(range(0, _GROWTH_BYTES, mmap.PAGESIZE))  # touched: resident
             self.ballast.append(pages)
 
     def switch(self, name: str, on: bool, seconds: float | None = None) -> None:
