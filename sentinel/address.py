@@ -59,6 +59,10 @@ class Headers(tuple[tuple[str, str], ...]):
                 raise ValueError(f"the value of {name} must be printable ASCII on one line")
         return cls(plain.items())
 
+    def plain(self) -> dict[str, str]:
+        """As the configuration writes it, less the values."""
+        return {name: "***" for name, _ in self}
+
 
 class Listen(str):
     """Where to listen: `HOST:PORT` or `unix:PATH`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sentinel.address import Headers, masked
+from sentinel.address import masked
 from sentinel.config import load_config, schema
 from sentinel.units import Seconds
 from sentinel.yaml_source import ConfigError
@@ -88,10 +88,9 @@ def _probe(probe: ProbeSpec) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Headers):
-        return {name: _HIDDEN for name, _ in value}
-    if hasattr(value, "text"):
-        return value.text()
+    for shown in ("plain", "text"):
+        if hasattr(value, shown):
+            return getattr(value, shown)()
     return masked(str(value)) if isinstance(value, str) else value
 
 

@@ -3,23 +3,19 @@
 Stands apart because a page of 10,000 series is read every second: a parser of the whole page takes 80 ms or more, a
 search for a name 0.2 ms. It must never give a value of which it is not certain: what cannot be read is a PageError.
 Prometheus text 0.0.4 and OpenMetrics 1.0 are read here, the protobuf exposition in `protobuf.py`.
-
-Errors: PageError.
 """
 
 from __future__ import annotations
 
-from sentinel.model import TYPE_CHECKING, Value
+from sentinel.family import ANY_SUFFIX, Family, PageError, select
+from sentinel.model import TYPE_CHECKING
 from sentinel.selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from sentinel.native import Native
-
-    # name as on the page, labels, value
-    Sample = tuple[str, dict[str, str], float]
+    from sentinel.family import Sample
 
 __all__ = ["ACCEPT", "Family", "PageError", "Selector", "Sieve", "read_family"]
 
@@ -31,45 +27,10 @@ ACCEPT = (
     f"{OPENMETRICS};version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1"
 )
 
-# What a family's samples are called behind its name (OpenMetrics 1.0, "Metric Types"; text format 0.0.4).
-_SUFFIXES = {
-    "gauge": ("",),
-    "counter": ("", "_total", "_created"),
-    "summary": ("", "_count", "_sum", "_created"),
-    "histogram": ("_bucket", "_count", "_sum", "_created"),
-    "gaugehistogram": ("_bucket", "_gcount", "_gsum"),
-    "info": ("_info",),
-    "stateset": ("",),
-}
-_ANY_SUFFIX = tuple({suffix: None for suffixes in _SUFFIXES.values() for suffix in suffixes})
 _METADATA = (b"TYPE", b"UNIT", b"HELP")
 _FEW = 4  # names that are searched one by one: up to here quicker than one pass for all, see benchmarks/exposition.py
 _BLANKS = " \t"
 _SHOWN = 120  # characters of a faulty line that a sentence repeats
-
-
-class PageError(Exception):
-    """The page gives no certain value. `reason` is `page_cut` or `bad_page`; the text is one sentence."""
-
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.reason = reason
-
-
-class Family(Value):
-    """The selected series of one family, in the order of the page.
-
-    `type` and `unit` are as the page says, or empty. `unmatched` counts the samples that the selector's matchers
-    left out. `created` are the samples that say when a series began, in seconds since 1970.
-    """
-
-    name: str
-    type: str = ""
-    unit: str = ""
-    samples: tuple[Sample, ...] = ()
-    unmatched: int = 0
-    created: tuple[Sample, ...] = ()
-    natives: tuple[tuple[dict[str, str], Native], ...] = ()
 
 
 # --- the wanted lines -----------------------------------------------------------------------------------------------
@@ -142,7 +103,7 @@ class Sieve:
 
 
 def _names(families: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(family + suffix.encode() for family in families for suffix in _ANY_SUFFIX)
+    return frozenset(family + suffix.encode() for family in families for suffix in ANY_SUFFIX)
 
 
 def _hits(data: bytes, needle: bytes, start: int, end: int) -> Iterator[int]:
@@ -178,10 +139,11 @@ def _name(line: bytes) -> bytes:
         words = line.split(None, 3)
         return words[2].strip(b'"') if len(words) > 2 and words[0] == b"#" and words[1] in _METADATA else b""
     if first == b"{":  # the name in quotes among the labels
+        text = line.decode("utf-8", "replace")
         try:
-            return _sample(line.decode("utf-8", "replace"))[0].encode()
-        except PageError:
-            return b""
+            return _labels(text, text.index("{") + 1)[0]["__name__"].encode()
+        except (ValueError, KeyError, IndexError):  # broken: whose name is there first is told that it is
+            return line.split(b'"', 2)[1] if b'"' in line else b""
     words = line.partition(b"{")[0].split(None, 1)
     return words[0] if words else b""
 
@@ -243,22 +205,6 @@ def read_family(page: bytes, selector: Selector, content_type: str = "") -> Fami
             else:
                 samples.append(_sample(line))
     return select(selector, type_, unit, samples, openmetrics)
-
-
-def select(selector: Selector, type_: str, unit: str, samples: list[Sample], openmetrics: bool = True) -> Family:
-    """The family of these samples, in which others may stand that only begin with the same name."""
-    name = selector.name
-    if type_ in ("untyped", "unknown"):
-        type_ = ""
-    suffixes = _SUFFIXES.get(type_, ("",))
-    if not type_ and any(sample[0] == name + "_bucket" for sample in samples):
-        suffixes = _SUFFIXES["histogram"]
-    if not openmetrics:  # there a family of its own
-        suffixes = tuple(suffix for suffix in suffixes if suffix != "_created")
-    own = [sample for sample in samples if sample[0].startswith(name) and sample[0][len(name) :] in suffixes]
-    fitting = [sample for sample in own if selector.fits(sample[1])] if selector.matchers else own
-    created = tuple(sample for sample in samples if sample[0] == name + "_created")
-    return Family(name, type_, unit, tuple(fitting), len(own) - len(fitting), created)
 
 
 def _sample(line: str) -> Sample:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from _struct import unpack
 
-from sentinel.exposition import Family, PageError, select
+from sentinel.family import Family, PageError, select
 from sentinel.model import TYPE_CHECKING
 from sentinel.native import SCHEMAS, Native, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sentinel.exposition import Sample, Selector
+    from sentinel.family import Sample
+    from sentinel.selector import Selector
 
     Field = tuple[int, int | bytes]
 

@@ -8,14 +8,14 @@ Errors: PageError, of `exposition`, where a page contradicts itself.
 
 from __future__ import annotations
 
-from sentinel.exposition import PageError
+from sentinel.family import PageError
 from sentinel.model import TYPE_CHECKING, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, Protocol
 
-    from sentinel.exposition import Family
+    from sentinel.family import Family
 
     Series = tuple[tuple[str, str], ...]  # labels, sorted: what makes a series the same one in two readings
 

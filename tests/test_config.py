@@ -302,6 +302,17 @@ def test_what_show_prints_is_a_file_that_means_the_same(
     assert load_config(str(path), {}) == load_config(None, {})
 
 
+def test_quantiles_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sentinel.yaml"
+    url = "kind: latency, url: 'http://h/metrics', metric: m"
+    for written in ("{0.5: 200us, 0.99: 1ms}", "[0.5, 0.99]"):
+        path.write_text(one_probe(f"{url}, quantiles: {written}"))
+        before = load_config(str(path), {})
+        assert config_command.main(["show", str(path)]) == 0
+        path.write_text(capsys.readouterr().out)
+        assert load_config(str(path), {}) == before
+
+
 def test_the_schema_is_json_and_names_every_kind() -> None:
     text = json.dumps(schema())
     assert all(f'"{kind}_probe"' in text for kind in ("http", "process", "memory", "latency"))

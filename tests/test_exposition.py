@@ -198,6 +198,12 @@ BROKEN = {
         "bad_page",
         'the page has a line that is no sample: \'lat{a="1",a="2"} 5\'',
     ),
+    "two lines in one, the name in quotes": (
+        '{"lat",a="1"} 1 {"lat",a="2"} 2\n',
+        "",
+        "bad_page",
+        'the page has a line that is no sample: \'{"lat",a="1"} 1 {"lat",a="2"} 2\'',
+    ),
     "too many numbers": ("lat 1 2 3\n", "", "bad_page", "the page has a line that is no sample: 'lat 1 2 3'"),
 }
 

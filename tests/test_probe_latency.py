@@ -284,7 +284,7 @@ def test_the_unit_in_a_name(name: str, unit: str) -> None:
 
 
 def test_a_bare_name_is_microseconds_and_says_so() -> None:
-    assert seen("latency_p99 850\n").details == (("unit", "assumed µs: the name latency_p99 does not say"),)
+    assert seen("latency_p99 850\n").details == (("assumed", "µs, as the name latency_p99 does not say its unit"),)
     assert seen("latency_p99 850\n", unit=Unit("us")).details == ()
 
 

@@ -8,15 +8,17 @@ bucket decides says that too.
 from __future__ import annotations
 
 from sentinel.address import Headers, Url
-from sentinel.exposition import ACCEPT, PageError, Selector, read_family
+from sentinel.exposition import ACCEPT, read_family
+from sentinel.family import PageError
 from sentinel.model import TYPE_CHECKING, Get, Metric, Observation, Reading, Value, unanswered
 from sentinel.quantiles import Estimate, Window, estimate, gauges, histograms, shown, summaries
+from sentinel.selector import Selector
 from sentinel.units import Bytes, Seconds, duration
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from sentinel.exposition import Family
+    from sentinel.family import Family
     from sentinel.model import Answer, Ask, Response
 
 _LABELS = ("probe", "quantile")
@@ -217,7 +219,7 @@ class _Look:
             return _UNITS[unit]
         if unit:
             raise _NoQuantileError("bad_page", f"{family.name} has the unit {unit!r}, want one of s, ms, us, ns")
-        self.details.append(("unit", f"assumed µs: the name {family.name} does not say"))
+        self.details.append(("assumed", f"µs, as the name {family.name} does not say its unit"))
         return 10**6  # as in the script that engines come with
 
     # --- what each quantile is --------------------------------------------------------------------------------------
