@@ -83,6 +83,12 @@ class Quantiles(tuple[tuple[Quantile, "Seconds | None"], ...]):
             raise ValueError("a quantile stands there twice")
         return cls(pairs)
 
+    def plain(self) -> list[str] | dict[str, str]:
+        """As the configuration writes it."""
+        if any(limit is None for _, limit in self):
+            return [quantile.text() for quantile, _ in self]
+        return {quantile.text(): limit.text() for quantile, limit in self if limit is not None}
+
 
 class Unit(str):
     """The unit of the metric's values, where its name does not say it; empty leaves it to the name."""
