@@ -85,7 +85,7 @@ def levels(pid: int, controller: str, proc: str = "/proc", root: str = "") -> tu
 def parse_mountinfo(data: bytes) -> list[tuple[str, str, str, list[str]]]:
     """Root, mount point, filesystem type and super options of each line (proc(5)); a line that is none is left out."""
     mounts = []
-    for line in data.decode("utf-8", "surrogateescape").splitlines():
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):  # splitlines ends one at U+2028 too
         front, found, back = line.partition(" - ")
         fields, kinds = front.split(" "), back.split(" ")
         if found and len(fields) >= 6 and len(kinds) >= 3:
@@ -96,7 +96,7 @@ def parse_mountinfo(data: bytes) -> list[tuple[str, str, str, list[str]]]:
 def _path(data: bytes, controller: str) -> tuple[str, int]:
     """The path of the group and 1 or 2: a controller that has a v1 hierarchy is not in v2's. Raises ValueError."""
     unified = ""
-    for line in data.decode("utf-8", "surrogateescape").splitlines():
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controller in controllers.split(","):
@@ -113,7 +113,7 @@ def _below(path: str, mount_root: str) -> str | None:
     mount_root = mount_root.rstrip("/")
     if path.rstrip("/") == mount_root:
         return ""
-    if path.startswith(mount_root + "/") and not path[len(mount_root) :].startswith("/../"):
+    if path.startswith(mount_root + "/") and not f"{path[len(mount_root) :]}/".startswith("/../"):
         return path[len(mount_root) :].rstrip("/")
     return None
 
@@ -132,7 +132,7 @@ def _is_there(folder: str) -> bool:
 
     try:
         posix.stat(folder)
-    except OSError:
+    except (OSError, ValueError):  # a path with a zero in it is a ValueError
         return False
     return True
 
@@ -155,9 +155,9 @@ def _working_set(level: Level) -> int | None:
     try:
         used = int(read(f"{level.folder}/{current}"))
         rows = read(f"{level.folder}/memory.stat").splitlines()
+        dropped = next((int(row[len(inactive) :]) for row in rows if row.startswith(inactive)), 0)
     except (OSError, ValueError):
         return None
-    dropped = next((int(row[len(inactive) :]) for row in rows if row.startswith(inactive)), 0)
     return max(0, used - dropped)
 
 
@@ -166,7 +166,7 @@ def _host_total(proc: str) -> int:
     try:
         for line in read(f"{proc}/meminfo").splitlines():
             if line.startswith(b"MemTotal:"):
-                return int(line.split()[1]) * 1024
+                return max(0, int(line.split()[1])) * 1024
     except (OSError, ValueError, IndexError):
         pass
     return 0

@@ -43,10 +43,8 @@ def read(path: str, limit: int = 1 << 16) -> bytes:
     handle = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         parts = []
-        while part := posix.read(handle, limit):
+        while part := posix.read(handle, limit):  # a short one is not the last: procfs ends each at a whole line
             parts.append(part)
-            if len(part) < 4096:  # procfs gives a page at least while there is more
-                break
         return b"".join(parts)
     finally:
         posix.close(handle)
@@ -55,7 +53,7 @@ def read(path: str, limit: int = 1 << 16) -> bytes:
 def find(name: str, clocks: Clocks, proc: str = "/proc") -> tuple[Process, ...]:
     """The running processes of exactly this name, the oldest first, as `pgrep -x` finds them less the zombies.
 
-    A name of over 15 characters is compared with what the kernel keeps of it, and then with the program's name in the
+    A name of over 15 bytes is compared with what the kernel keeps of it, and then with the program's name in the
     command line. Raises ProcError.
     """
     return Finder(proc).find(name, clocks)
@@ -80,8 +78,8 @@ class Finder:
     def _matching(self, wanted: bytes, clocks: Clocks, whole: bool) -> list[Process]:
         if whole or self._scanned < clocks.mono:
             self._scan(clocks.mono, whole)
-        kept = wanted[:_COMM_LENGTH]
-        found = (self._process(pid, wanted, clocks) for pid, comm in self._names.items() if comm == kept)
+        names = (wanted, wanted[:_COMM_LENGTH])  # of its own threads the kernel keeps a longer name too
+        found = (self._process(pid, wanted, clocks) for pid, comm in self._names.items() if comm in names)
         return [process for process in found if process is not None]
 
     def _scan(self, now: float, whole: bool) -> None:
@@ -109,13 +107,14 @@ class Finder:
     def _process(self, pid: int, wanted: bytes, clocks: Clocks) -> Process | None:
         """The process, unless it ended, is a zombie, or is another one by now."""
         try:
-            data = read(f"{self._proc}/{pid}/stat")
-            if len(wanted) > _COMM_LENGTH and program(read(f"{self._proc}/{pid}/cmdline")) != wanted:
+            comm, fields = parse_stat(read(f"{self._proc}/{pid}/stat"))
+            if comm != wanted and (
+                comm != wanted[:_COMM_LENGTH] or wanted not in programs(read(f"{self._proc}/{pid}/cmdline"))
+            ):
                 return None
-        except OSError:
+        except (OSError, ValueError):  # it ended meanwhile
             return None
-        comm, fields = parse_stat(data)
-        if comm != wanted[:_COMM_LENGTH] or fields[0] in _DEAD:
+        if fields[0] in _DEAD:
             return None
         start_ticks = int(fields[19])
         age_s = clocks.boot - start_ticks / _TICKS_PER_S
@@ -142,9 +141,9 @@ def parse_stat(data: bytes) -> tuple[bytes, list[str]]:
     return data[begin + 1 : end], fields
 
 
-def program(cmdline: bytes) -> bytes:
-    """The program's name in /proc/PID/cmdline: what stands behind the last slash of its first word."""
-    return cmdline.partition(b"\0")[0].rpartition(b"/")[2]
+def programs(cmdline: bytes) -> tuple[bytes, ...]:
+    """The names that a program may go by in /proc/PID/cmdline: its file's, and its script's behind an interpreter."""
+    return tuple(word.rpartition(b"/")[2] for word in cmdline.split(b"\0")[:2])
 
 
 def rss_bytes(processes: Iterable[Process]) -> int:

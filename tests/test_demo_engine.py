@@ -118,7 +118,8 @@ def test_it_is_named_trading_engine_unless_told_otherwise() -> None:
 
 
 def test_it_is_small(mortal: Engine) -> None:
-    assert rss_bytes(mortal) < 20_000_000
+    assert rss_bytes(mortal) < 30_000_000  # 18 MB on Python 3.11; newer ones begin larger
+    assert "libssl" not in Path(f"/proc/{mortal.pid}/maps").read_text()  # 4.6 MB
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sentinel.model import Process
-from sentinel.proc import Clocks, Finder, ProcError, find, parse_stat, program, rss_bytes
+from sentinel.proc import Clocks, Finder, ProcError, find, parse_stat, programs, read, rss_bytes
 from tests.tools import needs
 
 if TYPE_CHECKING:
@@ -158,6 +158,17 @@ def test_a_name_longer_than_the_kernel_keeps_is_compared_with_the_program(argv0:
         assert pids(find(LONG[:15], now())) == [process.pid]
 
 
+def test_a_script_with_a_long_name_is_found_behind_its_interpreter(tmp_path: Path) -> None:
+    script = tmp_path / LONG
+    script.write_text("#!/bin/sh\necho up\nread end\n")
+    script.chmod(0o755)
+    with subprocess.Popen([script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert pids(find(LONG, now())) == [process.pid]
+        process.kill()
+
+
 def test_a_zombie_is_no_running_engine() -> None:
     name = MINE + "zombie"
     with child(name) as process:
@@ -225,7 +236,6 @@ def test_a_second_process_is_found_on_the_next_look() -> None:
 
 def test_a_process_that_ended_is_gone_though_the_moment_is_the_same() -> None:
     finder = Finder()
-    clocks = now()
     with child(MINE + "gone") as process:
         clocks = now()
         assert pids(finder.find(MINE + "gone", clocks)) == [process.pid]
@@ -421,7 +431,16 @@ def test_junk_raises_nothing_but_a_value_error(data: bytes) -> None:
     ],
 )
 def test_the_name_of_the_program(cmdline: bytes, name: bytes) -> None:
-    assert program(cmdline) == name
+    assert programs(cmdline)[0] == name
+
+
+def test_a_file_of_more_than_a_page_is_read_to_its_end() -> None:
+    """Procfs gives less than a page at a time, up to the end of a line."""
+    with child(MINE + "pages") as process:
+        path = f"/proc/{process.pid}/smaps"
+        whole = Path(path).read_bytes()
+        assert len(whole) > 2 * 4096
+        assert read(path).count(b"VmFlags:") == whole.count(b"VmFlags:")
 
 
 def test_resident_memory_is_that_of_all_together() -> None:

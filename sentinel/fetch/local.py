@@ -43,7 +43,10 @@ class Local:
             return processes
         if not processes:
             raise LookupError
-        return memory_use(processes)
+        use = memory_use(processes)
+        if not self._finder.find(ask.name, self._clocks):
+            raise LookupError  # it ended meanwhile: without its cgroup the host's limit looked like its own
+        return use
 
 
 def _answer(began: float, **what: Any) -> Answer:
