@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types layers tests tools fuzz bench clean
+.PHONY: demo test lint types layers tests tools fuzz bench soak clean
 
 demo: $(READY)
 	@$(BIN)/sentinel demo
@@ -39,7 +39,10 @@ fuzz: $(READY)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -n 2
 
 bench: $(READY)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run $(PARTS)
+
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

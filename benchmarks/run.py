@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PARTS = {"__init__", "processes", "run"}
+PARTS = {"__init__", "processes", "run", "soak"}
 
 
 def main() -> int:

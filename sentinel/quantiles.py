@@ -3,7 +3,7 @@
 Stands apart from the reading of pages so that its truth can be tested against known observations. It must never read
 a clock, and never turn a counter that fell, a series that came back or a bucket that moved into observations.
 
-Errors: PageError, of `exposition`, where a page contradicts itself.
+Errors: PageError, of `family`, where a page contradicts itself.
 """
 
 from __future__ import annotations
