@@ -13,7 +13,7 @@ test: $(READY) tools lint types layers tests
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Sentinel needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { tests/install-tools python3-venv && $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
 	@touch $@

@@ -1,4 +1,4 @@
-"""From a `kill -9` to the engine's state saying `no_process`: bar 50 ms, median of 20. The probe is asked every 10 s."""
+"""From a `kill -9` to the engine's state saying `no_process`, with a probe that is asked every 10 s: bar 50 ms."""
 
 from __future__ import annotations
 

@@ -75,6 +75,9 @@ def main() -> int:
     print(f"{rounds} faults in {SECONDS:.0f} s, each seen and mended; it ended with {code} in {took_s:.2f} s")
     print(f"after {_SETTLED} rounds {settled[0]:.1f} MB and {settled[1]} descriptors")
     print(f"at the end      {used[0]:.1f} MB and {used[1]} descriptors")
+    if rounds <= _SETTLED:
+        print("too short to tell")
+        return 1
     good = not code and not broken and used[0] - settled[0] < _GROWTH_MB and used[1] - settled[1] <= 2
     print("good" if good else f"not good: {broken}")
     return 0 if good else 1
