@@ -10,15 +10,20 @@ It must never report a limit that it could not read.
 
 from __future__ import annotations
 
+import posix
+
 from sentinel.model import TYPE_CHECKING, MemoryUse, Value
 from sentinel.proc import read, rss_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sentinel.model import Process
 
 _NO_LIMIT = 1 << 62  # v1 writes "none" as the largest multiple of a page below 2^63
+# The files of the limit and of what is charged, and in memory.stat what is dropped first and the smallest limit above.
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file ", b"hierarchical_memory_limit ")
+_V2 = ("memory.max", "memory.current", b"inactive_file ", b"")
 
 
 class CgroupError(Exception):
@@ -45,17 +50,30 @@ def memory_use(processes: Sequence[Process], proc: str = "/proc", root: str = ""
     The limit with the largest used/limit kills first; one above the host's memory never does.
     `root` stands in front of our own mount points, for tests.
     """
+    if not processes:
+        raise CgroupError("no_process", "no process whose memory could be read")
     rss = rss_bytes(processes)
     total = _host_total(proc)
     uses = [MemoryUse(rss, total, rss, "host")] if total else []
-    for level in levels(processes[0].pid, "memory", proc, root) if processes else ():
-        limit = _limit(level)
-        used = _working_set(level)
-        if limit and used is not None and (not total or limit <= total):
-            uses.append(MemoryUse(used, limit, rss, f"cgroup {level.path}"))
+    # From the top: where a group only repeats the limit above it, the one above is used as much at least and is named.
+    for level in sorted(_levels_of_all(processes, proc, root), key=lambda level: len(level.path)):
+        use = _use(level)
+        if use is not None and (not total or use[1] <= total):
+            uses.append(MemoryUse(*use, rss, f"cgroup {level.path}"))
     if not uses:
         raise CgroupError("no_access", f"neither {proc}/meminfo nor a cgroup's limit can be read")
     return max(uses, key=lambda use: use.used_bytes / use.limit_bytes)
+
+
+def _levels_of_all(processes: Sequence[Process], proc: str, root: str) -> Iterable[Level]:
+    """Each level once; processes of one group, the common case, are looked up once."""
+    groups: dict[bytes, int] = {}
+    for process in processes:
+        try:
+            groups.setdefault(read(f"{proc}/{process.pid}/cgroup"), process.pid)
+        except OSError:  # it ended meanwhile
+            continue
+    return dict.fromkeys(level for pid in groups.values() for level in levels(pid, "memory", proc, root))
 
 
 def levels(pid: int, controller: str, proc: str = "/proc", root: str = "") -> tuple[Level, ...]:
@@ -128,8 +146,6 @@ def _upwards(path: str, top: str, below: str, version: int) -> Iterator[Level]:
 
 
 def _is_there(folder: str) -> bool:
-    import posix
-
     try:
         posix.stat(folder)
     except (OSError, ValueError):  # a path with a zero in it is a ValueError
@@ -137,28 +153,24 @@ def _is_there(folder: str) -> bool:
     return True
 
 
-def _limit(level: Level) -> int:
-    """The group's limit in bytes, or 0 for none or not to be read."""
-    try:
-        text = read(f"{level.folder}/{'memory.max' if level.version == 2 else 'memory.limit_in_bytes'}").strip()
-    except OSError:
-        return 0
-    return int(text) if text.isdigit() and int(text) < _NO_LIMIT else 0
+def _use(level: Level) -> tuple[int, int] | None:
+    """Working set and limit in bytes, or None where there is no limit or not all of it can be read.
 
-
-def _working_set(level: Level) -> int | None:
-    current, inactive = (
-        ("memory.current", b"inactive_file ")
-        if level.version == 2
-        else ("memory.usage_in_bytes", b"total_inactive_file ")
-    )
+    v1 tells of the smallest limit above a group too, which may lie above what a container sees.
+    """
+    limit, current, dropped, above = _V2 if level.version == 2 else _V1
     try:
+        limits = [read(f"{level.folder}/{limit}").strip()]
         used = int(read(f"{level.folder}/{current}"))
-        rows = read(f"{level.folder}/memory.stat").splitlines()
-        dropped = next((int(row[len(inactive) :]) for row in rows if row.startswith(inactive)), 0)
+        for row in read(f"{level.folder}/memory.stat").splitlines():
+            if row.startswith(dropped):
+                used -= int(row[len(dropped) :])
+            elif above and row.startswith(above):
+                limits.append(row[len(above) :])
     except (OSError, ValueError):
         return None
-    return max(0, used - dropped)
+    known = [int(text) for text in limits if text.isdigit() and int(text) < _NO_LIMIT]
+    return (max(0, used), max(1, min(known))) if known else None  # of 0 bytes there is no share
 
 
 def _host_total(proc: str) -> int:

@@ -239,6 +239,7 @@ class Daemon:
             raise ConfigError([f"cannot listen on {config.listen}: {why.lower()}{hint}"]) from exc
         if self._site is not None:
             await self._site.stop()
+            self._remove_socket()
         self._site = site
         watched = ", ".join(spec.name for spec in config.engines)
         logger.bind(engines=len(config.engines)).info("watching {}; listening on {}", watched, _where(site, config))

@@ -3,7 +3,7 @@
 The root folder is a parameter, clocks come from the caller. It must never take a zombie for a running engine, nor a
 process that was given an old pid for the old one: (pid, start time) is the identity.
 
-    ProcError                  reason and one sentence: /proc itself cannot be read
+    ProcError                  reason and one sentence: /proc cannot be read, or hides what was looked for
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RESCAN_S = 10.0  # a known process may rename itself; this is how long that may
 
 
 class ProcError(Exception):
-    """/proc cannot be read."""
+    """/proc cannot be read, or hides processes."""
 
     def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -53,8 +53,8 @@ def read(path: str, limit: int = 1 << 16) -> bytes:
 def find(name: str, clocks: Clocks, proc: str = "/proc") -> tuple[Process, ...]:
     """The running processes of exactly this name, the oldest first, as `pgrep -x` finds them less the zombies.
 
-    A name of over 15 bytes is compared with what the kernel keeps of it, and then with the program's name in the
-    command line. Raises ProcError.
+    A name of over 15 bytes is compared with what the kernel keeps of it, and then with the program's name: in the
+    command line, or of the file that it runs. Raises ProcError.
     """
     return Finder(proc).find(name, clocks)
 
@@ -64,36 +64,41 @@ class Finder:
 
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
-        self._names: dict[int, bytes] = {}
+        # By pid and inode: a pid that is given away gets a new inode, and the listing tells it at no cost.
+        self._names: dict[tuple[int, int], bytes] = {}
+        self._met: set[bytes] = set()
+        self._refused = False
         self._scanned = self._scanned_whole = float("-inf")
 
     def find(self, name: str, clocks: Clocks) -> tuple[Process, ...]:
         """As the function of this name; `clocks` must not go back."""
-        wanted = name.encode()
+        wanted = name.encode("utf-8", "surrogateescape")
         found = self._matching(wanted, clocks, clocks.mono - self._scanned_whole >= _RESCAN_S)
         if not found and self._scanned_whole < clocks.mono:
             found = self._matching(wanted, clocks, True)
+        if found:
+            self._met.add(wanted)
+        elif wanted not in self._met and self._hides():  # of one that was seen it is known that it ended
+            raise ProcError("no_access", f"no process named {name!r} is seen, but {self._proc} hides other users'")
         return tuple(sorted(found, key=lambda process: (process.start_ticks, process.pid)))
 
     def _matching(self, wanted: bytes, clocks: Clocks, whole: bool) -> list[Process]:
         if whole or self._scanned < clocks.mono:
             self._scan(clocks.mono, whole)
         names = (wanted, wanted[:_COMM_LENGTH])  # of its own threads the kernel keeps a longer name too
-        found = (self._process(pid, wanted, clocks) for pid, comm in self._names.items() if comm in names)
+        found = (self._process(pid, wanted, clocks) for (pid, _), comm in self._names.items() if comm in names)
         return [process for process in found if process is not None]
 
     def _scan(self, now: float, whole: bool) -> None:
         try:
-            pids = [int(entry) for entry in posix.listdir(self._proc) if entry.isdecimal()]
+            with posix.scandir(self._proc) as entries:
+                keys = [(int(entry.name), entry.inode()) for entry in entries if entry.name.isdecimal()]
         except OSError as exc:
             raise ProcError("no_access", f"cannot read {self._proc}: {exc.strerror}") from exc
-        known = {} if whole else self._names
-        names = {}
-        for pid in pids:
-            comm = known.get(pid) or self._comm(pid)
-            if comm:
-                names[pid] = comm
-        self._names = names
+        known = self._names
+        if whole:
+            known, self._refused = {}, False
+        self._names = {key: known[key] if key in known else self._comm(key[0]) for key in keys}
         self._scanned = now
         if whole:
             self._scanned_whole = now
@@ -101,16 +106,26 @@ class Finder:
     def _comm(self, pid: int) -> bytes:
         try:
             return read(f"{self._proc}/{pid}/comm")[:-1]
-        except OSError:  # it ended meanwhile
+        except OSError as exc:  # it ended meanwhile, or is hidden
+            self._refused = self._refused or isinstance(exc, PermissionError)
             return b""
+
+    def _hides(self) -> bool:
+        """Whether there may be more than is seen: hidepid=1 refuses the files of others, 2 their folders (proc(5))."""
+        if self._refused:
+            return True
+        if any(pid == 1 for pid, _ in self._names):  # it is there in every namespace
+            return False
+        try:
+            return b"hidepid=" in read(f"{self._proc}/self/mountinfo")
+        except OSError:
+            return False
 
     def _process(self, pid: int, wanted: bytes, clocks: Clocks) -> Process | None:
         """The process, unless it ended, is a zombie, or is another one by now."""
         try:
             comm, fields = parse_stat(read(f"{self._proc}/{pid}/stat"))
-            if comm != wanted and (
-                comm != wanted[:_COMM_LENGTH] or wanted not in programs(read(f"{self._proc}/{pid}/cmdline"))
-            ):
+            if comm != wanted and not (comm == wanted[:_COMM_LENGTH] and self._runs(pid, wanted, comm)):
                 return None
         except (OSError, ValueError):  # it ended meanwhile
             return None
@@ -123,10 +138,17 @@ class Finder:
             start_ticks,
             clocks.mono - age_s,
             clocks.unix - age_s,
-            wanted.decode(),
+            wanted.decode("utf-8", "surrogateescape"),
             int(fields[21]) * _PAGE_BYTES,
             int(fields[17]),
         )
+
+    def _runs(self, pid: int, wanted: bytes, comm: bytes) -> bool:
+        """Whether its program has this name. A process may write another command line, but not another file."""
+        folder = f"{self._proc}/{pid}"
+        if program(read(f"{folder}/cmdline"), comm) == wanted:
+            return True
+        return posix.readlink(f"{folder}/exe".encode()).removesuffix(b" (deleted)").rpartition(b"/")[2] == wanted
 
 
 def parse_stat(data: bytes) -> tuple[bytes, list[str]]:
@@ -141,9 +163,13 @@ def parse_stat(data: bytes) -> tuple[bytes, list[str]]:
     return data[begin + 1 : end], fields
 
 
-def programs(cmdline: bytes) -> tuple[bytes, ...]:
-    """The names that a program may go by in /proc/PID/cmdline: its file's, and its script's behind an interpreter."""
-    return tuple(word.rpartition(b"/")[2] for word in cmdline.split(b"\0")[:2])
+def program(cmdline: bytes, comm: bytes = b"") -> bytes:
+    """The program's name in /proc/PID/cmdline: what stands behind the last slash of the word that `comm` comes from.
+
+    That is one of the first three: before a script stand its interpreter and at most one option (execve(2)).
+    """
+    names = (word.rpartition(b"/")[2] for word in cmdline.split(b"\0", 3)[:3])
+    return next((name for name in names if name.startswith(comm)), b"")
 
 
 def rss_bytes(processes: Iterable[Process]) -> int:

@@ -62,12 +62,12 @@ class Machine:
         self.write(f"{folder}/memory.stat", f"anon 1\nfile 2\nactive_file 3\ninactive_file {inactive * MIB}\n")
         return self
 
-    def old_group(self, folder: str, limit_bytes: int, used: int, inactive: int = 0) -> Machine:
-        """A group of version 1; sizes in MiB but for the limit."""
+    def old_group(self, folder: str, limit_bytes: int, used: int, inactive: int = 0, above: int = NONE) -> Machine:
+        """A group of version 1; sizes in MiB but for the limits. `above` is the smallest of the groups above it."""
         self.write(f"{folder}/memory.limit_in_bytes", f"{limit_bytes}\n")
         self.write(f"{folder}/memory.usage_in_bytes", f"{used * MIB}\n")
-        stat = f"inactive_file {999 * MIB}\nhierarchical_memory_limit 5\ntotal_inactive_file {inactive * MIB}\n"
-        self.write(f"{folder}/memory.stat", stat)
+        stat = f"inactive_file {999 * MIB}\nhierarchical_memory_limit {min(limit_bytes, above)}\n"
+        self.write(f"{folder}/memory.stat", f"{stat}total_inactive_file {inactive * MIB}\n")
         return self
 
     def remove(self, path: str) -> Machine:
@@ -129,6 +129,27 @@ def test_the_host_s_limit_counts_where_it_is_reached_first(host: Machine) -> Non
 
 def test_several_processes_are_counted_together(host: Machine) -> None:
     assert host.use(ENGINE, ENGINE.replace(pid=8)) == MemoryUse(20 * MIB, 1024 * MIB, 20 * MIB, "host")
+
+
+def test_processes_in_several_groups_have_the_limits_of_each(host: Machine) -> None:
+    host.group(LEAF, "64", 20).group(f"{PARENT}/worker", "64", 63).write("proc/8/cgroup", "0::/app.slice/worker\n")
+    use = host.use(ENGINE, ENGINE.replace(pid=8))
+    assert use == MemoryUse(63 * MIB, 64 * MIB, 20 * MIB, "cgroup /app.slice/worker")
+
+
+def test_a_process_that_ended_meanwhile_hides_no_limit_of_the_others(host: Machine) -> None:
+    host.group(LEAF, "64", 60)
+    assert host.use(ENGINE.replace(pid=6, rss_bytes=0), ENGINE) == of_leaf(60, 64)
+
+
+def test_no_process_uses_no_memory_that_could_be_judged(host: Machine) -> None:
+    with pytest.raises(CgroupError) as caught:
+        memory_use((), str(host._folder / "proc"), str(host._folder))
+    assert caught.value.reason == "no_process"
+
+
+def test_a_limit_of_nothing_is_one(host: Machine) -> None:
+    assert host.group(LEAF, "0", 20).use() == MemoryUse(20 * MIB, 1, 10 * MIB, "cgroup /app.slice/engine")
 
 
 def test_file_pages_that_the_kernel_drops_first_are_taken_off(host: Machine) -> None:
@@ -342,6 +363,19 @@ def test_version_1_counts_its_groups_with_what_is_below_them(tmp_path: Path) -> 
     machine.old_group(f"{SYS}/memory", NONE, 900).old_group(f"{SYS}/memory/docker", NONE, 800)
     machine.old_group(f"{SYS}/memory/docker/abc", 64 * MIB, 60, inactive=35)
     assert machine.use() == MemoryUse(25 * MIB, 64 * MIB, 10 * MIB, "cgroup /docker/abc")
+
+
+def test_version_1_tells_a_container_of_a_limit_above_what_it_sees(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "4:memory:/pod/abc\n", v1("/pod/abc"))
+    machine.old_group(f"{SYS}/memory", NONE, 60, above=64 * MIB)
+    assert machine.use() == MemoryUse(60 * MIB, 64 * MIB, 10 * MIB, "cgroup /pod/abc")
+
+
+def test_version_1_names_the_group_whose_limit_it_is(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "4:memory:/pod/abc\n", v1("/"))
+    machine.old_group(f"{SYS}/memory", NONE, 900).old_group(f"{SYS}/memory/pod", 64 * MIB, 60)
+    machine.old_group(f"{SYS}/memory/pod/abc", NONE, 60, above=64 * MIB)
+    assert machine.use() == MemoryUse(60 * MIB, 64 * MIB, 10 * MIB, "cgroup /pod")
 
 
 @pytest.mark.parametrize("total", [pytest.param(1024, id="with meminfo"), pytest.param(0, id="without meminfo")])

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,6 @@ from tests.engines import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 INTERVAL_S, FALL, RISE = 0.2, 3, 2
 
@@ -298,6 +298,35 @@ def test_what_cannot_start_says_why_and_exits_with_1(tmp_path: Path) -> None:
     done = start("--config", str(path))
     assert (done.returncode, done.stderr) == (1, f"sentinel: {path}:1: listn: unknown key, did you mean 'listen'?\n")
     assert start("--wat").returncode == 1
+
+
+def test_a_full_disk_under_the_log_ends_nothing(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "sentinel.yaml"
+    path.write_text(config(engine).replace("127.0.0.1:0", f"unix:{tmp_path}/s.sock"))
+    words = [sys.executable, "-m", "sentinel", "run", "--config", str(path)]
+
+    def line() -> str:
+        ask = [
+            "curl",
+            "-s",
+            "--unix-socket",
+            f"{tmp_path}/s.sock",
+            "-H",
+            "Accept: text/plain",
+            "http://localhost/health",
+        ]
+        return subprocess.run(ask, capture_output=True, text=True, check=False).stdout
+
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(words, stdout=full, stderr=subprocess.PIPE, text=True) as daemon,
+    ):
+        until(lambda: line() == "healthy: e is healthy\n")
+        engine.fault("health-500")
+        until(lambda: "unhealthy" in line())
+        daemon.terminate()
+        assert daemon.stderr is not None
+        assert (daemon.wait(10), daemon.stderr.read()) == (0, "")
 
 
 def test_a_socket_left_behind_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_one_that_ended_is_believed_at_once() -> None:
         False,
         "no process named 'engine', pid 7 ended",
         "no_process",
-        readings=(Reading("sentinel_engine_processes", 0),),
+        readings=(Reading("sentinel_engine_processes", 0), Reading("sentinel_engine_restarts", 3)),
         conclusive=True,
     )
     assert memory == Seen(7, 100, 3, gone_at=100.0)
@@ -147,12 +147,12 @@ def test_the_name_that_is_missed_is_quoted() -> None:
         pytest.param([answer(one()), answer(one(8, 200))], [0, 1], id="another one that nobody missed is one"),
         pytest.param([answer(one()), answer(one(7, 200))], [0, 1], id="the same pid with another start is one"),
         pytest.param([answer(one()), answer(one(8, 100))], [0, 1], id="another pid of the same moment is one"),
-        pytest.param([answer(one()), answer(), answer(one(8, 200))], [0, None, 1], id="gone in between is one"),
-        pytest.param([answer(one()), answer(), answer(one())], [0, None, 0], id="the same again is none"),
+        pytest.param([answer(one()), answer(), answer(one(8, 200))], [0, 0, 1], id="gone in between is one"),
+        pytest.param([answer(one()), answer(), answer(one())], [0, 0, 0], id="the same again is none"),
         pytest.param([answer(), answer(one())], [None, 0], id="the first that comes is none"),
         pytest.param(
             [answer(one()), answer(), answer(), answer(one(8, 200)), answer(one(9, 300))],
-            [0, None, None, 1, 2],
+            [0, 0, 0, 1, 2],
             id="each is counted",
         ),
         pytest.param(

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sentinel.model import Process
-from sentinel.proc import Clocks, Finder, ProcError, find, parse_stat, programs, read, rss_bytes
+from sentinel.proc import Clocks, Finder, ProcError, find, parse_stat, program, read, rss_bytes
 from tests.tools import needs
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ LONG = MINE.ljust(15, "x") + "-and-more"
         pytest.param(LONG + "s", False, id="a program with a longer name"),
         pytest.param(LONG[:15], False, id="a program whose name is what the kernel keeps"),
         pytest.param(f"{LONG}/sh", False, id="the name is a folder"),
+        pytest.param(f"{LONG[:15]}: worker", False, id="a command line that it wrote itself"),
     ],
 )
 def test_a_name_longer_than_the_kernel_keeps_is_compared_with_the_program(argv0: str, is_found: bool) -> None:
@@ -158,15 +160,34 @@ def test_a_name_longer_than_the_kernel_keeps_is_compared_with_the_program(argv0:
         assert pids(find(LONG[:15], now())) == [process.pid]
 
 
-def test_a_script_with_a_long_name_is_found_behind_its_interpreter(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["#!/bin/sh", "#!/bin/sh -e"], ids=["alone", "with an option"])
+def test_a_script_of_a_longer_name_is_found_behind_its_interpreter(tmp_path: Path, first: str) -> None:
     script = tmp_path / LONG
-    script.write_text("#!/bin/sh\necho up\nread end\n")
+    script.write_text(f"{first}\necho up\nread end\n")
     script.chmod(0o755)
     with subprocess.Popen([script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert pids(find(LONG, now())) == [process.pid]
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            assert pids(find(LONG, now())) == [process.pid]
+            assert find(LONG + "s", now()) == ()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["there", "replaced meanwhile"])
+def test_a_program_of_a_longer_name_that_wrote_its_own_command_line_is_found_by_its_file(
+    tmp_path: Path, removed: bool
+) -> None:
+    path = tmp_path / LONG
+    shutil.copy("/bin/sleep", path)
+    with subprocess.Popen([f"{LONG[:15]}: worker", "60"], executable=path) as process:
+        try:
+            if removed:
+                path.unlink()
+            until(lambda: pids(find(LONG, now())) == [process.pid])
+        finally:
+            process.kill()
 
 
 def test_a_zombie_is_no_running_engine() -> None:
@@ -328,6 +349,18 @@ def test_a_pid_that_was_given_to_another_is_another_identity(tmp_path: Path) -> 
     assert (before.pid, before.start_ticks, after.pid, after.start_ticks) == (7, 100, 7, 200)
 
 
+def test_a_pid_that_was_given_to_the_engine_is_found_at_once_beside_another(tmp_path: Path) -> None:
+    finder = Finder(str(tmp_path))
+    add(tmp_path, 7)
+    add(tmp_path, 8, comm="other", start_ticks=200)
+    assert pids(finder.find("engine", AT)) == [7]
+    (tmp_path / "later").mkdir()
+    new = add(tmp_path / "later", 8, start_ticks=300)  # made before the old one goes, so its inode is another
+    shutil.rmtree(tmp_path / "8")
+    new.rename(tmp_path / "8")
+    assert pids(finder.find("engine", AT.replace(mono=AT.mono + 1))) == [7, 8]
+
+
 def test_a_pid_that_was_given_to_another_name_is_not_the_engine(tmp_path: Path) -> None:
     finder = Finder(str(tmp_path))
     add(tmp_path, 7)
@@ -431,7 +464,21 @@ def test_junk_raises_nothing_but_a_value_error(data: bytes) -> None:
     ],
 )
 def test_the_name_of_the_program(cmdline: bytes, name: bytes) -> None:
-    assert programs(cmdline)[0] == name
+    assert program(cmdline) == name
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "name"),
+    [
+        pytest.param(b"/opt/engine-a\0--like\0/opt/engine-b\0", b"engine-a", id="the first word that fits"),
+        pytest.param(b"/bin/sh\0/opt/engine-a\0", b"engine-a", id="a script"),
+        pytest.param(b"/bin/sh\0-e\0/opt/engine-a\0", b"engine-a", id="a script, an option before it"),
+        pytest.param(b"/bin/run\0a\0b\0/opt/engine-a\0", b"", id="a word among many is none"),
+        pytest.param(b"/bin/sh\0-c\0x\0", b"", id="no word fits"),
+    ],
+)
+def test_the_name_of_the_program_begins_as_the_kernel_keeps_it(cmdline: bytes, name: bytes) -> None:
+    assert program(cmdline, b"engine-") == name
 
 
 def test_a_file_of_more_than_a_page_is_read_to_its_end() -> None:
@@ -446,6 +493,49 @@ def test_a_file_of_more_than_a_page_is_read_to_its_end() -> None:
 def test_resident_memory_is_that_of_all_together() -> None:
     one = Process(1, 1, 0.0, 0.0, "engine", 4096, 1)
     assert (rss_bytes(()), rss_bytes((one, one.replace(pid=2, rss_bytes=1)))) == (0, 4097)
+
+
+# --- what is hidden ---------------------------------------------------------------------------------------------------
+
+HIDDEN = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from sentinel.proc import Clocks, Finder, ProcError
+comm = os.open("/proc/self/comm", os.O_WRONLY)  # who changed its user may not open it
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+os.write(comm, b"we are seen")
+clocks = Clocks(time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+finder = Finder()
+for name in ("we are seen", sys.argv[2]):
+    try:
+        print([process.pid == os.getpid() for process in finder.find(name, clocks)])
+    except ProcError as exc:
+        print(exc.reason, exc)
+os.write(comm, b"we are not")
+print(finder.find("we are seen", clocks.replace(mono=clocks.mono + 1)))
+"""
+
+
+@needs("unshare")
+@pytest.mark.parametrize("how", ["noaccess", "invisible"])
+def test_a_name_that_proc_may_hide_is_not_said_to_be_gone(how: str) -> None:
+    """With a /proc that was mounted with `hidepid`, as an unprivileged user sees it."""
+    mounted = ["unshare", "-m", "sh", "-c", f'mount -t proc -o hidepid={how} proc /proc && exec "$@"', "sh"]
+    if subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no /proc that hides processes can be mounted: it takes root, and Linux 5.8")
+    with child(MINE + "hidden"):
+        words = [*mounted, sys.executable, "-c", HIDDEN, str(Path(__file__).parents[1]), MINE + "hidden"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout.splitlines(), done.stderr) == (
+        [
+            "[True]",
+            f"no_access no process named '{MINE}hidden' is seen, but /proc hides other users'",
+            "()",  # it was seen, so it would be seen
+        ],
+        "",
+    )
 
 
 # --- privileges -------------------------------------------------------------------------------------------------------

@@ -68,7 +68,9 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
         sentence = f"no process named {str(settings.name)!r}" + (f", pid {memory.pid} ended" if memory else "")
         if memory is not None and memory.gone_at is None:
             memory = memory.replace(gone_at=answer.at)
-        gone = Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=(counted,))
+        # The count is known meanwhile too: of a series that stops and comes back, increase() may miss the step.
+        counts = (counted, Reading("sentinel_engine_restarts", memory.restarts)) if memory else (counted,)
+        gone = Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=counts)
         return gone.replace(conclusive=memory is not None), memory
     oldest = found[0]
     seen = _seen(oldest, memory)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -31,7 +32,7 @@ def start_log(level: str = "INFO") -> None:
     logger.remove()
     if sys.stdout.isatty():
         logger.configure(patcher=lambda record: record["extra"].update(shown=_pairs(record["extra"])))
-        logger.add(sys.stdout, level=level, format=_FOR_PEOPLE, backtrace=False, diagnose=False)
+        logger.add(_write, level=level, format=_FOR_PEOPLE, colorize=True, backtrace=False, diagnose=False)
     else:
         logger.add(_write_json, level=level, format="{message}", backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
@@ -64,8 +65,14 @@ def _write_json(message: Message) -> None:
     line |= {"message": record["message"], **record["extra"]}
     if record["exception"] is not None:
         line["exception"] = str(message).removeprefix(record["message"]).strip()
-    sys.stdout.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    _write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+
+def _write(text: str) -> None:
+    """A full disk or a reader that went away costs log lines, never the watch."""
+    with suppress(OSError):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _pairs(extra: dict[str, Any]) -> str:
