@@ -86,7 +86,7 @@ class Daemon:
         return self.process.wait(10), time.monotonic() - began
 
 
-def until(wanted: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(wanted: Callable[[], Any], seconds: float = 30.0) -> Any:
     """What `wanted` gives once it is true; fails after the deadline."""
     deadline = time.monotonic() + seconds
     while True:

@@ -73,7 +73,7 @@ def test_each_fault_turns_the_right_probe_and_back(
     daemon: Daemon, engine: Engine, fault: str, probe: str, reason: str
 ) -> None:
     """Within `fall` intervals, and back within `rise`; one interval more, as a fault falls between two answers."""
-    slack_s = 0.6  # two processes and a loaded machine
+    slack_s = 2.0  # two processes on a loaded machine; the board's histories count the answers exactly
     began = time.monotonic()
     engine.fault(fault)
     until(lambda: daemon.state() == "unhealthy")
