@@ -91,9 +91,9 @@ async def _demo(args: argparse.Namespace) -> None:
 async def _start(options: Sequence[str]) -> tuple[asyncio.subprocess.Process, dict[str, str]]:
     """The stand-in and what it says of itself."""
     words = (sys.executable, "-m", "sentinel.demo.engine", *options)
-    engine = await asyncio.create_subprocess_exec(
-        *words, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
-    )
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    # A session of its own: Ctrl-C is for the demo, and a killed engine would be the last thing that it tells.
+    engine = await asyncio.create_subprocess_exec(*words, stdout=pipe, stdin=nothing, start_new_session=True)
     assert engine.stdout is not None
     told = await engine.stdout.readline()
     if not told:
