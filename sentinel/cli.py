@@ -41,7 +41,10 @@ def main(argv: Sequence[str]) -> int:
 
         site.main()
     if command in _COMMANDS:
-        code: int = __import__(_COMMANDS[command], fromlist=("main",)).main(rest)
+        try:
+            code: int = __import__(_COMMANDS[command], fromlist=("main",)).main(rest)
+        except SystemExit as exc:  # argparse leaves with 2 for a word that it does not know
+            return 1 if exc.code else 0
         return code
     if command in ("--help", "-h", "help"):
         sys.stdout.write(_USAGE)

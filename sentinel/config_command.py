@@ -35,10 +35,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("file", nargs="?", help="the file; without one the four defaults and the environment")
     parser.add_argument("--config", metavar="FILE", help="the same")
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as exc:
-        return 1 if exc.code else 0
+    args = parser.parse_args(argv)
     if args.what == "schema":
         sys.stdout.write(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")
         return 0

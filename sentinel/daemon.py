@@ -54,10 +54,7 @@ def main(argv: Sequence[str]) -> int:
     """0 after SIGTERM or SIGINT, 1 on a bad configuration."""
     parser = argparse.ArgumentParser(prog="sentinel run", description="Watch engines and publish their health.")
     parser.add_argument("--config", metavar="FILE", default=os.environ.get("SENTINEL_CONFIG") or None)
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as exc:
-        return 1 if exc.code else 0
+    args = parser.parse_args(argv)
     start_log()
     try:
         config = load_config(args.config, os.environ)

@@ -36,10 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--metrics-port", type=int, default=9090, help="of the stand-in; a free one if it is taken")
     parser.add_argument("--listen", default=DEFAULT_LISTEN, help="of the daemon; a free port if it is taken")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME", help="switched on from the start")
-    try:
-        args = parser.parse_args(argv)
-    except SystemExit as exc:
-        return 1 if exc.code else 0
+    args = parser.parse_args(argv)
     start_log()
     try:
         asyncio.run(_demo(args))
