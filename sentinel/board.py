@@ -140,11 +140,16 @@ def settle(spec: EngineSpec, record: EngineRecord, now: float) -> EngineRecord:
 def changes(spec: EngineSpec, before: EngineRecord, after: EngineRecord) -> list[Change]:
     """What became different, causes first: the probes and then the engine."""
     found = []
-    for name, now in after.probes.items():
-        was = before.probes.get(name)
-        if was is not None and was.state != now.state:
-            why = now.last.sentence if now.last else ""
-            found.append(Change(spec.name, name, was.state, now.state, why, now.last))
+    for probe in spec.probes:
+        was, now = before.probes.get(probe.name), after.probes[probe.name]
+        if was is None or was.state == now.state:
+            continue
+        if now.state == "waiting":
+            why = f"waits for {', '.join(need for need in probe.policy.needs if after.probes[need].state != 'passing')}"
+            found.append(Change(spec.name, probe.name, was.state, now.state, why))
+        else:
+            why = now.last.sentence if now.last else "not asked since the engine began"
+            found.append(Change(spec.name, probe.name, was.state, now.state, why, now.last))
     if before.state != after.state:
         found.append(Change(spec.name, "", before.state, after.state, "; ".join(after.why)))
     return found

@@ -146,11 +146,14 @@ def test_what_needs_a_failing_probe_waits_and_is_not_a_second_symptom() -> None:
     record = fresh(engine, 0.0)
     for name in ("process", "latency"):
         record = step(engine, record, name, seen("P", 0.0), 0.0)
+    before = record
     for at in (1.0, 2.0, 3.0):
         for name in ("process", "latency"):
             record = step(engine, record, name, seen("F", at), at)
     states = {name: now.state for name, now in record.probes.items()}
     assert (states, record.why) == ({"process": "failing", "latency": "waiting"}, ("process: said F",))
+    told = {change.probe: change.why for change in changes(engine, before, record)}
+    assert told == {"process": "said F", "latency": "waits for process", "": "process: said F"}
     for at in (4.0, 5.0):
         for name in ("process", "latency"):
             record = step(engine, record, name, seen("P", at), at)

@@ -55,7 +55,8 @@ def log_change(change: Change) -> None:
             "unit": change.last.unit,
         }
         values |= {key: value for key, value in given.items() if value not in ("", None)}
-    level = "DEBUG" if change.last is None else _LEVELS[change.after]  # a new process that was not asked yet
+    fresh = change.after == "unknown" and change.last is None  # a new process that was not asked yet
+    level = "DEBUG" if fresh else _LEVELS[change.after]
     logger.bind(**values).log(level, f"{change.engine}/{change.probe} {change.before} -> {change.after}: {change.why}")
 
 
