@@ -130,17 +130,16 @@ def _probe_models() -> Iterator[type[_Probe]]:
         fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
         for name, hint in hints.items():
             default = module.Settings._defaults.get(name, ...)
-            fields[name] = (
-                _parsed(hint) if hasattr(hint, "parse") else hint,
-                Field(default, json_schema_extra=_default),
-            )
+            fields[name] = (_parsed(hint) if hasattr(hint, "parse") else hint, _field(default))
         yield create_model(f"{kind}_probe", __base__=_Probe, __doc__=module.Settings.__doc__, **fields)
 
 
-def _default(shape: dict[str, Any]) -> None:
-    """Defaults are shown as the file writes them."""
-    if hasattr(shape.get("default"), "text"):
-        shape["default"] = shape["default"].text()
+def _field(default: Any, description: str | None = None) -> Any:
+    """A default is shown as the file writes it."""
+    if hasattr(default, "text"):
+        shown = {"default": default.text()}
+        return Field(default_factory=lambda: default, description=description, json_schema_extra=shown)
+    return Field(default, description=description)
 
 
 def _file_model() -> type[Any]:
@@ -155,7 +154,7 @@ def _file_model() -> type[Any]:
         name=(_Name, ...),
         start_period=(
             _parsed(Seconds),
-            Field(_START_PERIOD, description="failures this soon after a start do not count"),
+            _field(_START_PERIOD, "failures this soon after a start do not count"),
         ),
         probes=(dict[_Name, each], ...),
     )

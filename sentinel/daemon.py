@@ -29,6 +29,7 @@ from sentinel.board import Snapshot, changes, fresh, settle, step
 from sentinel.config import load_config
 from sentinel.fetch.ends import Ends
 from sentinel.fetch.loop import Fetcher
+from sentinel.history import History
 from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
 from sentinel.publish.log import log_change, start_log
@@ -81,6 +82,7 @@ class Daemon:
         self._lag = Tally()
         self._reloaded = True
         self._events = Events()
+        self._history = History()
         self._fetch = Fetcher()
         self._schedule = Schedule(self._run_probe)
         self._ends = Ends(self._ended)
@@ -94,7 +96,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
-        app = application(self.picture, self._events)
+        app = application(self.picture, self._events, self._history)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
         await runner.setup()
         try:
@@ -169,6 +171,7 @@ class Daemon:
         if self._plan.get(key, (None,))[0] is not probe:
             return  # a reload came in between: the answer is to a question that nobody asks any more
         spec = self._specs[engine]
+        self._history.add(key, seen)
         self._keep(spec, step(spec, self._records[engine], name, seen, time.monotonic(), memory))
         self._say_once(key, seen)
 
@@ -214,6 +217,7 @@ class Daemon:
                 plan[spec.name, probe.name] = (probe, tuple(really[ask] for ask in asks[probe.name]))
         for gone in self._plan.keys() - plan.keys():
             self._ends.hold(gone, ())
+        self._history.keep(plan)
         self._specs, self._records, self._plan, self._config = specs, records, plan, config
         self._schedule.set({key: probe.policy.interval_s for key, (probe, _) in plan.items()})
 

@@ -113,25 +113,34 @@ class Get(Value):
 
 
 class FindProcesses(Value):
-    """The processes that are the engine: by exact name, as `pgrep -x` finds them, zombies left out."""
+    """The processes that are the engine, zombies left out. `name` is a `proc.Who`, as in the asks below."""
+
+    name: str
+
+
+class CountOomKills(Value):
+    """How often the kernel killed for lack of memory where these processes run, or ran last.
+
+    Only who asks again and again learns something from it: a one-shot check is answered None.
+    """
 
     name: str
 
 
 class ReadMemory(Value):
-    """What the processes of this name use, and every limit above them."""
+    """What these processes use, and every limit above them."""
 
     name: str
 
 
 class ReadCounters(Value):
-    """The kernel's own counters of the processes of this name."""
+    """The kernel's own counters of these processes."""
 
     name: str
 
 
 if TYPE_CHECKING:
-    Ask = Get | FindProcesses | ReadMemory
+    Ask = Get | FindProcesses | CountOomKills | ReadMemory
 
 
 # --- answers: what the ring of I/O brings back ----------------------------------------------------------------------
@@ -155,7 +164,9 @@ class Answer(Value):
     at: float
     took_s: float
     value: Any = (
-        None  # Get: Response. FindProcesses: tuple[Process, ...]. ReadMemory: MemoryUse. ReadCounters: Counters
+        # Get: Response. FindProcesses: tuple[Process, ...]. CountOomKills: int | None. ReadMemory: MemoryUse.
+        # ReadCounters: Counters
+        None
     )
     failure: Failure | None = None
     waited_s: tuple[float, ...] = ()

@@ -30,6 +30,46 @@ class ProcError(Exception):
         self.reason = reason
 
 
+class Who(str):
+    """How the engine's processes are found: by exact name, or by `pid-file:`, `cgroup:` or `port:` and what it is.
+
+    A group that begins with a slash is a whole path, the same or above; another may stand anywhere in the path.
+    """
+
+    __slots__ = ()
+    FORM = (
+        "the name of a process, such as trading-engine, or pid-file:/run/engine.pid, cgroup:engine.service, port:8080"
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Who:
+        how, colon, what = text.partition(":")
+        if not colon or how not in _SAID:
+            good = bool(text) and "\0" not in text and "/" not in text
+        elif how == "port":
+            good = what.isascii() and what.isdecimal() and 0 < int(what) < 1 << 16
+        else:
+            good = bool(what.strip("/")) and "\0" not in what and (how != "pid-file" or what.startswith("/"))
+        if not good:
+            raise ValueError(f"{text!r}: want {cls.FORM}")
+        return cls(text)
+
+    @property
+    def named(self) -> bool:
+        """Found by the name, and not in another way."""
+        return self.partition(":")[0] not in _SAID or ":" not in self
+
+    def said(self) -> str:
+        """Behind "no process" or "2 processes"."""
+        if self.named:
+            return f"named {str(self)!r}"
+        how, _, what = self.partition(":")
+        return f"{_SAID[how]} {what}"
+
+
+_SAID = {"pid-file": "of pid file", "cgroup": "in control group", "port": "serving port"}
+
+
 class Clocks(Value):
     """One moment on three clocks, in seconds: CLOCK_MONOTONIC, CLOCK_BOOTTIME and the wall clock since 1970."""
 
@@ -129,19 +169,7 @@ class Finder:
                 return None
         except (OSError, ValueError):  # it ended meanwhile
             return None
-        if fields[0] in _DEAD:
-            return None
-        start_ticks = int(fields[19])
-        age_s = clocks.boot - start_ticks / _TICKS_PER_S
-        return Process(
-            pid,
-            start_ticks,
-            clocks.mono - age_s,
-            clocks.unix - age_s,
-            wanted.decode("utf-8", "surrogateescape"),
-            int(fields[21]) * _PAGE_BYTES,
-            int(fields[17]),
-        )
+        return process(pid, wanted, fields, clocks)
 
     def _runs(self, pid: int, wanted: bytes, comm: bytes) -> bool:
         """Whether its program has this name. A process may write another command line, but not another file."""
@@ -149,6 +177,23 @@ class Finder:
         if program(read(f"{folder}/cmdline"), comm) == wanted:
             return True
         return posix.readlink(f"{folder}/exe".encode()).removesuffix(b" (deleted)").rpartition(b"/")[2] == wanted
+
+
+def process(pid: int, name: bytes, fields: list[str], clocks: Clocks) -> Process | None:
+    """A process out of the fields of `parse_stat`; None for a zombie."""
+    if fields[0] in _DEAD:
+        return None
+    start_ticks = int(fields[19])
+    age_s = clocks.boot - start_ticks / _TICKS_PER_S
+    return Process(
+        pid,
+        start_ticks,
+        clocks.mono - age_s,
+        clocks.unix - age_s,
+        name.decode("utf-8", "surrogateescape"),
+        int(fields[21]) * _PAGE_BYTES,
+        int(fields[17]),
+    )
 
 
 def parse_stat(data: bytes) -> tuple[bytes, list[str]]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from sentinel.model import TYPE_CHECKING, EngineSpec, Policy, ProbeSpec, Value
 from sentinel.probes import load
+from sentinel.proc import Who
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
+DEFAULT_NAME = "trading-engine"
 # What the engine's health-check script asks: probe, kind, settings.
 DEFAULTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("health", "http", {"url": "http://localhost:8080/health"}),
-    ("process", "process", {"name": "trading-engine"}),
+    ("process", "process", {"name": DEFAULT_NAME}),
     ("memory", "memory", {"max": "90%"}),
     ("latency", "latency", {"url": "http://localhost:9090/metrics", "metric": "latency_p99", "max": "1000us"}),
 )
@@ -36,7 +38,14 @@ class Option(Value):
 
 OPTIONS = (
     Option("--health-url", "SENTINEL_HEALTH_URL", "health", "url", "URL", "must answer 2xx"),
-    Option("--process", "SENTINEL_PROCESS", "process", "name", "NAME", "a process of this exact name must run"),
+    Option(
+        "--process",
+        "SENTINEL_PROCESS",
+        "process",
+        "name",
+        "NAME",
+        "must run; or pid-file:PATH, cgroup:PATH, port:N",
+    ),
     Option("--max-memory", "SENTINEL_MAX_MEMORY", "memory", "max", "LIMIT", "most memory used: 90%, 6GiB"),
     Option("--metrics-url", "SENTINEL_METRICS_URL", "latency", "url", "URL", "the page that holds the latency"),
     Option("--metric", "SENTINEL_METRIC", "latency", "metric", "METRIC", "the latency on that page"),
@@ -56,7 +65,7 @@ def default_engine(
 ) -> EngineSpec:
     """The four defaults, changed by what is given: flags or names of environment variables of OPTIONS, flags first."""
     probes = []
-    name = given.get("--process") or given.get("SENTINEL_PROCESS") or "trading-engine"
+    who = given.get("--process") or given.get("SENTINEL_PROCESS") or DEFAULT_NAME
     for probe, kind, defaults in DEFAULTS:
         if probe in skip:
             continue
@@ -69,7 +78,8 @@ def default_engine(
                 except ValueError as exc:
                     raise ValueError(f"{source}: {exc}") from None
         probes.append(ProbeSpec(probe, kind, load(kind).Settings(**settings), policy))
-    return joined(EngineSpec(name, tuple(probes), start_period_s), process=name)
+    name = who if Who(who).named else DEFAULT_NAME
+    return joined(EngineSpec(name, tuple(probes), start_period_s), process=who)
 
 
 def joined(engine: EngineSpec, process: str = "", stated: Collection[str] = ()) -> EngineSpec:
@@ -77,7 +87,7 @@ def joined(engine: EngineSpec, process: str = "", stated: Collection[str] = ()) 
 
     A kind that has NEEDS depends on the engine's probes of that kind, but for the probes in `stated`, whose `needs`
     the configuration states. A kind with a setting `process` watches the process that the engine's process probe
-    names, or `process`, or one that is named like the engine.
+    finds, or `process`, or one that is named like the engine.
     """
     by_kind: dict[str, list[ProbeSpec]] = {}
     for probe in engine.probes:
@@ -87,7 +97,7 @@ def joined(engine: EngineSpec, process: str = "", stated: Collection[str] = ()) 
     for probe in engine.probes:
         settings, policy = probe.settings, probe.policy
         if "process" in settings._fields and not settings.process:
-            settings = settings.replace(process=named)
+            settings = settings.replace(process=Who(named))
         if probe.name not in stated:
             policy = policy.replace(needs=tuple(other.name for other in by_kind.get(load(probe.kind).NEEDS, ())))
         probes.append(probe.replace(settings=settings, policy=policy))

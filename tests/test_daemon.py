@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -197,6 +197,21 @@ CONTRACT = [
     "sentinel_build_info",
     "sentinel_config_last_reload_successful",
 ]
+
+
+def test_the_past_of_an_engine_is_kept(daemon: Daemon) -> None:
+    def past() -> Any:
+        code, body = daemon.get("/api/v1/history/e")
+        assert code == 200
+        memory = json.loads(body)["probes"]["memory"]
+        return len(memory["times"]) >= 3 and memory
+
+    memory = until(past)
+    used = memory["series"]["sentinel_engine_memory_used_bytes"]
+    assert len(used) == len(memory["times"])
+    assert all(value > 1 << 20 for value in used)
+    assert memory["times"] == sorted(memory["times"])
+    assert daemon.get("/api/v1/history/other") == (404, "no engine 'other', want one of e\n")
 
 
 def test_every_metric_of_the_contract_is_published(daemon: Daemon) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from sentinel.fetch.ends import Ends
 from sentinel.fetch.local import Local
-from sentinel.model import Answer, FindProcesses, Process
+from sentinel.model import Answer, CountOomKills, FindProcesses, Process
 from sentinel.probes import process as kind
+from sentinel.proc import Who
 from tests.daemons import Daemon, until
 
 ROUNDS = 200
@@ -48,7 +49,7 @@ def reuse() -> object:
 
 def observed(local: Local, name: str, memory: kind.Seen | None) -> tuple[kind.Seen | None, bool, Answer]:
     answer = local.look(FindProcesses(name))
-    seen, memory = kind.read(kind.Settings(kind.Name(name)), (answer,), memory)
+    seen, memory = kind.read(kind.Settings(Who(name)), (answer, local.look(CountOomKills(name))), memory)
     return memory, seen.ok is True, answer
 
 

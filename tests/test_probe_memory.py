@@ -9,6 +9,7 @@ import pytest
 from sentinel.model import Answer, Failure, MemoryUse, Observation, Reading, ReadMemory
 from sentinel.probes import memory
 from sentinel.probes.memory import Settings
+from sentinel.proc import Who
 from sentinel.units import Share
 
 MIB = 1 << 20
@@ -16,11 +17,11 @@ MIB = 1 << 20
 
 def observe(most: str, used: int, limit: int, of: str = "host", rss: int = 0) -> Observation:
     answer = Answer(100.0, 0.002, MemoryUse(used, limit, rss, of))
-    return memory.read(Settings(Share.parse(most), "engine"), (answer,), None)[0]
+    return memory.read(Settings(Share.parse(most), Who("engine")), (answer,), None)[0]
 
 
 def test_it_asks_for_the_memory_of_the_engine_s_processes() -> None:
-    assert memory.asks(Settings(Share.parse("90%"), "engine")) == (ReadMemory("engine"),)
+    assert memory.asks(Settings(Share.parse("90%"), Who("engine"))) == (ReadMemory("engine"),)
 
 
 def test_below_a_ratio_is_a_pass() -> None:
@@ -132,14 +133,72 @@ def test_a_size_of_zero_is_a_limit_and_not_none() -> None:
 )
 def test_an_answer_that_failed_is_a_failure(reason: str, sentence: str) -> None:
     failed = Answer(100.0, 0.002, failure=Failure(reason, sentence))
-    assert memory.read(Settings(Share.parse("90%"), "engine"), (failed,), None) == (
+    assert memory.read(Settings(Share.parse("90%"), Who("engine")), (failed,), None) == (
         Observation(100.0, 0.002, False, sentence, reason),
         None,
     )
 
 
+# --- growth -----------------------------------------------------------------------------------------------------------
+
+
+def grown(uses: list[tuple[float, float]], limit: int = 1000, of: str = "cgroup /e") -> Observation:
+    """What is observed last of uses in MiB at these moments."""
+    settings, kept, seen = Settings(Share.parse("90%"), Who("engine")), None, None
+    for at, used in uses:
+        answer = Answer(at, 0.0, MemoryUse(int(used * MIB), limit * MIB, 0, of))
+        seen, kept = memory.read(settings, (answer,), kept)
+    assert seen is not None
+    return seen
+
+
+def left_s(seen: Observation) -> float | None:
+    found = [reading.value for reading in seen.readings if reading.metric.endswith("_seconds_to_limit")]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("uses", "seconds"),
+    [
+        pytest.param([(at, 100 + 10 * at) for at in range(31)], 60.0, id="a line"),
+        pytest.param([(at, 100 + 10 * at + at % 2) for at in range(31)], 60.0, id="a line with noise on it"),
+        pytest.param([(at, 900 - 10 * at) for at in range(31)], None, id="it shrinks"),
+        pytest.param([(at, 500.0) for at in range(31)], None, id="it stays"),
+        pytest.param([(at, 500 + 50 * (at % 2)) for at in range(61)], None, id="it goes up and down"),
+        pytest.param([(at, 500 + at / 100) for at in range(61)], None, id="less than a MiB is nothing"),
+        pytest.param([(at, 100 + 10 * at) for at in range(10)], None, id="nine seconds are too few"),
+        pytest.param([(0, 100), (30, 400)], None, id="two are no line"),
+        pytest.param([(at, 1000 + 10 * at) for at in range(31)], 0.0, id="it is there"),
+        pytest.param(
+            [*((at, 900.0) for at in range(100)), *((100 + at, 10.0 * at) for at in range(80))], 21.0, id="of the last"
+        ),
+    ],
+)
+def test_the_time_to_the_limit_is_that_of_the_last_minute_s_line(
+    uses: list[tuple[float, float]], seconds: float | None
+) -> None:
+    found = left_s(grown(uses))
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=1.0))
+
+
+def test_the_sentence_says_when_it_is_full() -> None:
+    seen = grown([(at, 100 + 10 * at) for at in range(31)])
+    assert seen.sentence == "memory 400 MiB is 40 % of 0.977 GiB (cgroup /e), limit 90 %; as it grows, full in 60 s"
+
+
+def test_another_limit_and_another_process_begin_a_line_of_their_own() -> None:
+    settings, kept = Settings(Share.parse("90%"), Who("engine")), None
+    for at in range(31):
+        answer = Answer(at, 0.0, MemoryUse((100 + 10 * at) * MIB, 1000 * MIB, 0, "cgroup /e" if at < 29 else "host"))
+        seen, kept = memory.read(settings, (answer,), kept)
+    assert left_s(seen) is None
+    gone = Answer(31, 0.0, failure=Failure("no_process", "no process named 'engine'"))
+    assert memory.read(settings, (gone,), kept)[1] is None
+
+
 def test_all_that_is_published_is_declared() -> None:
-    assert [reading.metric for reading in observe("90%", 1, 2).readings] == [metric.name for metric in memory.METRICS]
+    seen = grown([(at, 100 + 10 * at) for at in range(31)])
+    assert [reading.metric for reading in seen.readings] == [metric.name for metric in memory.METRICS]
     assert all(metric.labels == () for metric in memory.METRICS)
 
 

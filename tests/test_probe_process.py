@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.model import Answer, Failure, FindProcesses, Observation, Process, Reading
+from sentinel.model import Answer, CountOomKills, Failure, FindProcesses, Observation, Process, Reading
 from sentinel.probes import process
-from sentinel.probes.process import Name, Seen, Settings
+from sentinel.probes.process import Seen, Settings
+from sentinel.proc import Who
 
-SETTINGS = Settings(Name("engine"))
+SETTINGS = Settings(Who("engine"))
 
 
-def one(pid: int = 7, start_ticks: int = 100, started_at: float = 40.0) -> Process:
-    return Process(pid, start_ticks, started_at, 1_700_000_000.0 + started_at, "engine", 4096, 1)
+def one(pid: int = 7, start_ticks: int = 100, started_at: float = 40.0, name: str = "engine") -> Process:
+    return Process(pid, start_ticks, started_at, 1_700_000_000.0 + started_at, name, 4096, 1)
 
 
 def answer(*found: Process, at: float = 100.0) -> Answer:
     return Answer(at, 0.002, found)
+
+
+def kills(count: int | None = None) -> Answer:
+    return Answer(100.0, 0.0, count)
 
 
 def play(*answers: Answer) -> tuple[list[Observation], list[Seen | None]]:
@@ -24,7 +29,7 @@ def play(*answers: Answer) -> tuple[list[Observation], list[Seen | None]]:
     memory = None
     observations, memories = [], []
     for given in answers:
-        observation, memory = process.read(SETTINGS, (given,), memory)
+        observation, memory = process.read(SETTINGS, (given, kills()), memory)
         observations.append(observation)
         memories.append(memory)
     return observations, memories
@@ -38,15 +43,15 @@ def published(observation: Observation) -> dict[str, float]:
     }
 
 
-def test_it_asks_for_the_processes_of_its_name() -> None:
-    assert process.asks(SETTINGS) == (FindProcesses("engine"),)
+def test_it_asks_for_the_processes_and_for_those_that_the_kernel_killed() -> None:
+    assert process.asks(SETTINGS) == (FindProcesses("engine"), CountOomKills("engine"))
 
 
 # --- one answer -------------------------------------------------------------------------------------------------------
 
 
 def test_one_process_is_a_pass() -> None:
-    observation, memory = process.read(SETTINGS, (answer(one()),), None)
+    observation, memory = process.read(SETTINGS, (answer(one()), kills()), None)
     assert observation == Observation(
         100.0,
         0.002,
@@ -65,12 +70,12 @@ def test_one_process_is_a_pass() -> None:
 
 def test_of_several_the_oldest_is_the_engine() -> None:
     found = (one(9, 100, 40.0), one(7, 200, 41.0), one(8, 300, 42.0))
-    observation, memory = process.read(SETTINGS, (answer(*found),), None)
+    observation, memory = process.read(SETTINGS, (answer(*found), kills()), None)
     assert observation == Observation(
         100.0,
         0.002,
         True,
-        "3 processes named engine, the oldest pid 9, up 60 s",
+        "3 processes named 'engine', the oldest pid 9, up 60 s",
         readings=(
             Reading("sentinel_engine_processes", 3),
             Reading("sentinel_engine_start_time_seconds", 1_700_000_040.0),
@@ -83,7 +88,7 @@ def test_of_several_the_oldest_is_the_engine() -> None:
 
 
 def test_none_that_ever_came_fails_and_may_yet_come() -> None:
-    observation, memory = process.read(SETTINGS, (answer(),), None)
+    observation, memory = process.read(SETTINGS, (answer(), kills()), None)
     assert observation == Observation(
         100.0,
         0.002,
@@ -96,7 +101,7 @@ def test_none_that_ever_came_fails_and_may_yet_come() -> None:
 
 
 def test_one_that_ended_is_believed_at_once() -> None:
-    observation, memory = process.read(SETTINGS, (answer(),), Seen(7, 100, 3))
+    observation, memory = process.read(SETTINGS, (answer(), kills()), Seen(7, 100, 3))
     assert observation == Observation(
         100.0,
         0.002,
@@ -112,7 +117,7 @@ def test_one_that_ended_is_believed_at_once() -> None:
 @pytest.mark.parametrize("memory", [None, Seen(7, 100, 3, 90.0, 5.0)], ids=["at first", "later"])
 def test_an_answer_that_failed_is_a_failure_that_changes_nothing(memory: Seen | None) -> None:
     failed = Answer(100.0, 0.002, failure=Failure("no_access", "cannot read /proc: Permission denied"))
-    assert process.read(SETTINGS, (failed,), memory) == (
+    assert process.read(SETTINGS, (failed, kills()), memory) == (
         Observation(100.0, 0.002, False, "cannot read /proc: Permission denied", "no_access"),
         memory,
     )
@@ -128,12 +133,12 @@ def test_an_answer_that_failed_is_a_failure_that_changes_nothing(memory: Seen | 
     ],
 )
 def test_the_sentence_says_how_long_it_runs(name: str, started_at: float, sentence: str) -> None:
-    observation, _ = process.read(Settings(Name(name)), (answer(one(started_at=started_at)),), None)
+    observation, _ = process.read(Settings(Who(name)), (answer(one(started_at=started_at, name=name)), kills()), None)
     assert (observation.sentence, observation.began_at) == (sentence, started_at)
 
 
 def test_the_name_that_is_missed_is_quoted() -> None:
-    observation, _ = process.read(Settings(Name("a b ")), (answer(),), None)
+    observation, _ = process.read(Settings(Who("a b ")), (answer(), kills()), None)
     assert observation.sentence == "no process named 'a b '"
 
 
@@ -175,6 +180,34 @@ def test_the_name_that_is_missed_is_quoted() -> None:
 def test_restarts_are_counted(answers: list[Answer], restarts: list[int | None]) -> None:
     observations, _ = play(*answers)
     assert [published(observation).get("restarts") for observation in observations] == restarts
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason", "end"),
+    [
+        pytest.param([0, 1], "oom_killed", "pid 7 ended: killed by the kernel for lack of memory", id="it rose"),
+        pytest.param([3, 3], "no_process", "pid 7 ended", id="one before it is not this one"),
+        pytest.param([3, 3, 4], "no_process", "pid 7 ended", id="one after it is not this one"),
+        pytest.param([0, 1, 1], "oom_killed", "pid 7 ended: killed by the kernel for lack of memory", id="it stays so"),
+        pytest.param([None, 1], "no_process", "pid 7 ended", id="not known before"),
+        pytest.param([1, None], "no_process", "pid 7 ended", id="not known after"),
+    ],
+)
+def test_a_kill_for_lack_of_memory_is_told_by_the_kernel_s_count(
+    counts: list[int | None], reason: str, end: str
+) -> None:
+    observation, memory = process.read(SETTINGS, (answer(one()), kills(counts[0])), None)
+    for count in counts[1:]:
+        observation, memory = process.read(SETTINGS, (answer(), kills(count)), memory)
+    assert (observation.reason, observation.sentence) == (reason, f"no process named 'engine', {end}")
+
+
+def test_the_next_end_is_looked_at_anew() -> None:
+    memory = None
+    for found, count in (([one()], 0), ([], 1), ([one(8, 200)], 1)):
+        _, memory = process.read(SETTINGS, (answer(*found), kills(count)), memory)
+    observation, _ = process.read(SETTINGS, (answer(), kills(1)), memory)
+    assert observation.reason == "no_process"
 
 
 @pytest.mark.parametrize(
@@ -236,11 +269,43 @@ def test_all_that_is_published_is_declared() -> None:
 
 @pytest.mark.parametrize("text", ["engine", "a b", ") (", "trading-engine-simulator", "µ", "-x", "a\nb"])
 def test_a_name_may_be_anything_that_the_kernel_takes(text: str) -> None:
-    assert Name.parse(text) == text
+    assert Who.parse(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "a/b", "/usr/bin/engine", "a\0b"])
-def test_what_can_be_no_name_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("engine", "named 'engine'"),
+        ("a:b", "named 'a:b'"),
+        ("pid-file:/run/engine.pid", "of pid file /run/engine.pid"),
+        ("cgroup:/docker/abc", "in control group /docker/abc"),
+        ("cgroup:engine.service", "in control group engine.service"),
+        ("port:8080", "serving port 8080"),
+    ],
+)
+def test_an_engine_is_found_by_name_or_otherwise(text: str, said: str) -> None:
+    assert Who.parse(text).said() == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a/b",
+        "/usr/bin/engine",
+        "a\0b",
+        "port:",
+        "port:0",
+        "port:65536",
+        "port:http",
+        "pid-file:engine.pid",
+        "cgroup:/",
+    ],
+)
+def test_what_can_be_no_engine_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^.*$") as caught:
-        Name.parse(text)
-    assert str(caught.value) == f"{text!r}: want the name of a process, such as trading-engine"
+        Who.parse(text)
+    assert str(caught.value) == (
+        f"{text!r}: want the name of a process, such as trading-engine, "
+        "or pid-file:/run/engine.pid, cgroup:engine.service, port:8080"
+    )

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sentinel.board import EngineRecord, Snapshot, fresh, step
+from sentinel.history import History
 from sentinel.model import EngineSpec, Observation, Policy, ProbeSpec, Reading, Tally
 from sentinel.publish import picture as shapes
 from sentinel.publish.metrics import exposition
@@ -43,6 +44,30 @@ def slow(at: float = 9.5) -> tuple[str, Observation]:
     )
     sentence = "p99 is 2 ms, limit 1 ms"
     return "p99", Observation(at, 0.003, False, sentence, "over_budget", 0.002, 0.001, "seconds", readings)
+
+
+def test_the_past_is_aligned_and_named_as_on_the_metrics_page() -> None:
+    history = History()
+    for at, (name, seen) in enumerate((well(8.0), well(9.0), slow(9.5))):
+        readings = seen.readings[1:] if at == 1 else seen.readings
+        history.add(("engine", name), seen.replace(readings=readings))
+    assert shapes.past(picture(well(), slow()), SPEC, history) == {
+        "engine": "engine",
+        "time": "2023-11-14T22:13:20.000Z",
+        "probes": {
+            "process": {
+                "times": [1_699_999_998.0, 1_699_999_999.0],
+                "series": {"sentinel_engine_processes": [2.0, None], "sentinel_engine_restarts": [1.0, 1.0]},
+            },
+            "p99": {
+                "times": [1_699_999_999.5],
+                "series": {
+                    'sentinel_engine_latency_seconds{quantile="0.99"}': [0.002],
+                    'sentinel_engine_latency_budget_seconds{quantile="0.99"}': [0.001],
+                },
+            },
+        },
+    }
 
 
 def samples(now: Snapshot) -> list[str]:

@@ -30,6 +30,7 @@ from sentinel.fetch import (
     too_slow,
     unresolved,
 )
+from sentinel.fetch.kills import OomKills
 from sentinel.fetch.local import Local
 from sentinel.model import Answer, Get, Response
 
@@ -45,7 +46,7 @@ class Fetcher:
     """`async with Fetcher() as fetch:` and then `await fetch(ask, budget_s)`."""
 
     def __init__(self) -> None:
-        self._local = Local()
+        self._local = Local(OomKills())
         self._flying: dict[Ask, asyncio.Task[Answer]] = {}
 
     async def __aenter__(self) -> Self:

@@ -1,8 +1,13 @@
-"""Kind `process`: a process of this exact name runs. Zombies do not count; a restart is seen by its start time."""
+"""Kind `process`: the engine's process runs. Zombies do not count; a restart is seen by its start time.
+
+It must never say that a process was killed for lack of memory because it is gone: the kernel's own count must have
+risen while it was last seen.
+"""
 
 from __future__ import annotations
 
-from sentinel.model import TYPE_CHECKING, FindProcesses, Metric, Observation, Reading, Value, unanswered
+from sentinel.model import TYPE_CHECKING, CountOomKills, FindProcesses, Metric, Observation, Reading, Value, unanswered
+from sentinel.proc import Who
 from sentinel.units import duration
 
 if TYPE_CHECKING:
@@ -19,29 +24,17 @@ METRICS = (
 NEEDS = ""
 
 
-class Name(str):
-    """The name of a process."""
-
-    __slots__ = ()
-    FORM = "the name of a process, such as trading-engine"
-
-    @classmethod
-    def parse(cls, text: str) -> Name:
-        if not text or "\0" in text or "/" in text:
-            raise ValueError(f"{text!r}: want {cls.FORM}")
-        return cls(text)
-
-
 class Settings(Value):
     """The settings of a probe of kind `process`."""
 
-    name: Name
+    name: Who
 
 
 class Seen(Value):
     """The oldest process found last, and how often it was another one than before.
 
     `gone_at` is when it was first missed (monotonic clock), and `down_s` how long the one before it was missed.
+    `oom_kills` is the kernel's count while it ran, and `oom_killed` whether that rose until it was missed.
     """
 
     pid: int
@@ -49,37 +42,46 @@ class Seen(Value):
     restarts: int = 0
     gone_at: float | None = None
     down_s: float | None = None
+    oom_kills: int | None = None
+    oom_killed: bool = False
 
 
 def asks(settings: Settings) -> tuple[Ask, ...]:
-    """The processes of the name."""
-    return (FindProcesses(settings.name),)
+    """The engine's processes, and the kernel's count of those that it killed."""
+    return (FindProcesses(settings.name), CountOomKills(settings.name))
 
 
 def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -> tuple[Observation, Seen | None]:
     """At least one is a pass. The oldest is the engine: a fork of it, or a helper, is younger."""
-    (answer,) = answers
+    answer, counted = answers
     if answer.failure is not None:
         return unanswered(answer), memory
     found: tuple[Process, ...] = answer.value
-    counted = Reading("sentinel_engine_processes", len(found))
+    count = Reading("sentinel_engine_processes", len(found))
     if not found:
         # That a process which was there is gone is a fact; that one never came may be a name that is misspelt.
-        sentence = f"no process named {str(settings.name)!r}" + (f", pid {memory.pid} ended" if memory else "")
-        if memory is not None and memory.gone_at is None:
-            memory = memory.replace(gone_at=answer.at)
+        if memory is None:
+            sentence = f"no process {settings.name.said()}"
+            return Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=(count,)), None
+        if memory.gone_at is None:
+            killed = memory.oom_kills is not None and (counted.value or 0) > memory.oom_kills
+            memory = memory.replace(gone_at=answer.at, oom_killed=killed)
+        sentence = f"no process {settings.name.said()}, pid {memory.pid} ended"
+        if memory.oom_killed:
+            sentence += ": killed by the kernel for lack of memory"
         # The count is known meanwhile too: of a series that stops and comes back, increase() may miss the step.
-        counts = (counted, Reading("sentinel_engine_restarts", memory.restarts)) if memory else (counted,)
-        gone = Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=counts)
-        return gone.replace(conclusive=memory is not None), memory
+        counts = (count, Reading("sentinel_engine_restarts", memory.restarts))
+        reason = "oom_killed" if memory.oom_killed else "no_process"
+        gone = Observation(answer.at, answer.took_s, False, sentence, reason, readings=counts, conclusive=True)
+        return gone, memory
     oldest = found[0]
-    seen = _seen(oldest, memory)
+    seen = _seen(oldest, memory).replace(oom_kills=counted.value)
     up = f"up {duration(max(0.0, answer.at - oldest.started_at))}"
-    sentence = f"{settings.name} runs as pid {oldest.pid}, {up}"
+    sentence = f"{oldest.name} runs as pid {oldest.pid}, {up}"
     if len(found) > 1:
-        sentence = f"{len(found)} processes named {settings.name}, the oldest pid {oldest.pid}, {up}"
+        sentence = f"{len(found)} processes {settings.name.said()}, the oldest pid {oldest.pid}, {up}"
     readings = (
-        counted,
+        count,
         Reading("sentinel_engine_start_time_seconds", oldest.started_at_unix_s),
         Reading("sentinel_engine_restarts", seen.restarts),
         *(() if seen.down_s is None else (Reading("sentinel_engine_down_seconds", seen.down_s),)),

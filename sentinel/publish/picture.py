@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sentinel.board import serving
+from sentinel.history import SPAN_S
+from sentinel.probes import load
 from sentinel.units import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentinel.board import Change, EngineRecord, ProbeRecord, Snapshot
+    from sentinel.history import History
     from sentinel.model import EngineSpec, ProbeSpec
 
     Engines = Sequence[tuple[EngineSpec, EngineRecord]]
@@ -116,6 +119,32 @@ def _probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str
         "needs": list(probe.policy.needs),
         "last": last,
     }
+
+
+def past(picture: Snapshot, spec: EngineSpec, history: History) -> dict[str, Any]:
+    """`/api/v1/history/ENGINE`: the readings of the last ten minutes, one list of times a probe, in seconds since 1970.
+
+    The names of the series are those of `/metrics`, less the label `engine`.
+    """
+    probes = {}
+    for probe in spec.probes:
+        times, columns = history.since((spec.name, probe.name), picture.at - SPAN_S)
+        labels = {
+            metric.name: [name for name in metric.labels if name != "probe"] for metric in load(probe.kind).METRICS
+        }
+        probes[probe.name] = {
+            "times": [round(picture.unix(at), 3) for at in times],
+            "series": {
+                _series(name, labels[name], values): [_finite(value) for value in column]
+                for (name, values), column in columns.items()
+            },
+        }
+    return {"engine": spec.name, "time": rfc3339(picture.at_unix), "probes": probes}
+
+
+def _series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
+    pairs = ",".join(f'{label}="{value}"' for label, value in zip(labels, values, strict=True))
+    return f"{name}{{{pairs}}}" if pairs else name
 
 
 def change(event: Change, at_unix: float) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from sentinel.publish.metrics import exposition
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentinel.board import Snapshot
+    from sentinel.board import EngineRecord, Snapshot
+    from sentinel.history import History
+    from sentinel.model import EngineSpec
 
 _KEEP_ALIVE_S = 15.0  # proxies close an idle stream after 30 to 60 s
 _BACKLOG = 256  # changes that a slow reader may fall behind before it is let go; it comes back and reads the status
@@ -74,17 +76,13 @@ async def _next(queue: asyncio.Queue[str | None]) -> str | None:
         return ": still here\n\n"
 
 
-def application(picture: Callable[[], Snapshot], events: Events) -> web.Application:
+def application(picture: Callable[[], Snapshot], events: Events, history: History) -> web.Application:
     """The routes of the contract. `picture` gives the snapshot of now."""
     metrics = exposition(picture)
 
     async def health(request: web.Request) -> web.Response:
         now = picture()
-        name = request.match_info.get("engine")
-        engines = [pair for pair in now.engines if name in (None, pair[0].name)]
-        if name is not None and not engines:
-            known = ", ".join(spec.name for spec, _ in now.engines)
-            return _text(f"no engine {name!r}, want one of {known}", 404)
+        engines = _asked_for(request, now)
         code = 200 if serving(record for _, record in engines) else 503
         if "text/plain" in request.headers.get("Accept", ""):
             return _text(shapes.line(engines), code)
@@ -117,6 +115,11 @@ def application(picture: Callable[[], Snapshot], events: Events) -> web.Applicat
     async def status(_request: web.Request) -> web.Response:
         return _json(shapes.status(picture()), 200, "application/json")
 
+    async def past(request: web.Request) -> web.Response:
+        now = picture()
+        ((spec, _),) = _asked_for(request, now)
+        return _json(shapes.past(now, spec, history), 200, "application/json")
+
     async def page(_request: web.Request) -> web.Response:
         return _text(shapes.page(picture()), 200)
 
@@ -127,9 +130,24 @@ def application(picture: Callable[[], Snapshot], events: Events) -> web.Applicat
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics_page)
     app.router.add_get("/api/v1/status", status)
+    app.router.add_get("/api/v1/history/{engine}", past)
     app.router.add_get("/api/v1/events", events.stream, allow_head=False)
     app.router.add_get("/", page)
     return app
+
+
+class _NoEngineError(Exception):
+    """A path names an engine that is not watched. One sentence."""
+
+
+def _asked_for(request: web.Request, now: Snapshot) -> list[tuple[EngineSpec, EngineRecord]]:
+    """The engine that the path names, or all of them. Raises _NoEngineError."""
+    name = request.match_info.get("engine")
+    engines = [pair for pair in now.engines if name in (None, pair[0].name)]
+    if name is not None and not engines:
+        known = ", ".join(spec.name for spec, _ in now.engines)
+        raise _NoEngineError(f"no engine {name!r}, want one of {known}")
+    return engines
 
 
 @web.middleware
@@ -137,6 +155,8 @@ async def _plain_errors(request: web.Request, handler: Any) -> web.StreamRespons
     """A path or method that is not there gets one sentence."""
     try:
         response: web.StreamResponse = await handler(request)
+    except _NoEngineError as exc:
+        return _text(str(exc), 404)
     except web.HTTPNotFound:
         return _text(f"no page {request.path}; there are /health /livez /readyz /metrics /api/v1/status", 404)
     except web.HTTPMethodNotAllowed as exc:
