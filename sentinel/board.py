@@ -24,6 +24,7 @@ class ProbeRecord(Value):
 
     `state` is what is shown, needs and staleness included, since `since`; `level` is what its own answers settled.
     `passes`, `misses` and `blanks` count answers in a row: good, not good, and (of those) without a verdict.
+    `missed_since` is when the first of the answers came that were not good, until it is settled that they are again.
     """
 
     since: float
@@ -33,6 +34,7 @@ class ProbeRecord(Value):
     passes: int = 0
     misses: int = 0
     blanks: int = 0
+    missed_since: float | None = None
     last: Observation | None = None
     failures: Mapping[str, int] = {}
     durations: Tally = Tally()
@@ -175,7 +177,7 @@ def _with_start(record: EngineRecord, seen: Observation, now: float) -> EngineRe
     if seen.began_at <= record.began_at + _SAME_START_S:
         return record
     anew = {
-        name: was.replace(level="unknown", settled=False, passes=0, misses=0, blanks=0, last=None)
+        name: was.replace(level="unknown", settled=False, passes=0, misses=0, blanks=0, missed_since=None, last=None)
         for name, was in record.probes.items()
     }
     return record.replace(began_at=seen.began_at, asked_since=now, started=False, probes=anew)
@@ -196,10 +198,13 @@ def _judge(policy: Policy, was: ProbeRecord, seen: Observation) -> ProbeRecord:
     """Counts sides, not levels: a blank among failures does not start the count anew."""
     if seen.ok is True:
         now = was.replace(passes=was.passes + 1, misses=0, blanks=0)
-        turned = now.passes >= policy.rise or not was.settled
-        return now.replace(level="passing", settled=True) if turned else now
+        turned = now.passes >= policy.rise or not was.settled or was.level == "passing"
+        return now.replace(level="passing", settled=True, missed_since=None) if turned else now
     level: ProbeState = "failing" if seen.ok is False else "unknown"
-    now = was.replace(passes=0, misses=was.misses + 1, blanks=was.blanks + 1 if seen.ok is None else 0)
+    since = seen.at if was.missed_since is None else was.missed_since
+    now = was.replace(
+        passes=0, misses=was.misses + 1, blanks=was.blanks + 1 if seen.ok is None else 0, missed_since=since
+    )
     if not was.settled:
         return now.replace(level=level, settled=True)
     if was.level == "passing" and now.misses < policy.fall and not seen.conclusive:

@@ -61,6 +61,26 @@ def test_history(history: str, states: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("history", "since"),
+    [
+        pytest.param("PP", None, id="good answers"),
+        pytest.param("PPF", 2.0, id="the first that is not good, before it is believed"),
+        pytest.param("PPNFFF", 2.0, id="one without a verdict too"),
+        pytest.param("PFP", None, id="a good one ends what was not believed"),
+        pytest.param("PFFFP", 1.0, id="one good answer does not end what was believed"),
+        pytest.param("PFFFPF", 1.0, id="and bad again it is the same trouble"),
+        pytest.param("PFFFPP", None, id="settled as good again"),
+    ],
+)
+def test_when_a_trouble_began(history: str, since: float | None) -> None:
+    engine = spec(probe(fall=3, rise=2))
+    record = fresh(engine, 0.0)
+    for at, letter in enumerate(history):
+        record = step(engine, record, "health", seen(letter, at), at)
+    assert record.probes["health"].missed_since == since
+
+
+@pytest.mark.parametrize(
     ("history", "states"),
     [
         pytest.param(
