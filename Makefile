@@ -33,7 +33,8 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(READY)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m 'not alone'
+	$(BIN)/pytest -m alone
 
 fuzz: $(READY)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -n 2
