@@ -405,6 +405,47 @@ def test_a_freeze_holds_everything_up_for_300_ms_once(engine: Engine) -> None:
     assert on(engine) == set()
 
 
+@pytest.fixture(scope="module")
+def working() -> Iterator[Engine]:
+    """An engine whose latencies are really what its orders took."""
+    with Engine("--work", "200us", name=f"works-{os.getpid()}") as running:
+        yield running
+
+
+def test_an_order_that_waits_for_a_stopped_process_has_waited(working: Engine) -> None:
+    os.kill(working.pid, signal.SIGSTOP)
+    time.sleep(0.3)
+    os.kill(working.pid, signal.SIGCONT)
+    until(lambda: p99_us(working) > 200_000)
+
+
+@pytest.mark.parametrize("fault", ["cold-map", "reread"])
+def test_a_mapped_file_is_read_from_the_disk(working: Engine, fault: str) -> None:
+    before = major_faults(working)
+    working.fault(fault)
+    until(lambda: major_faults(working) > before + 1000)
+    working.clear()
+
+
+@pytest.mark.parametrize("fault", ["files", "deaf"])
+def test_what_keeps_everybody_out_ends_by_itself(working: Engine, fault: str) -> None:
+    working.fault(fault, 2.0)
+    until(lambda: not answers(working), 2.0)
+    until(lambda: answers(working))
+    assert on(working) == set()
+
+
+def answers(engine: Engine) -> bool:
+    try:
+        return get(engine.health_url, timeout=0.5)[0] == 200
+    except OSError:
+        return False
+
+
+def major_faults(engine: Engine) -> int:
+    return int(Path(f"/proc/{engine.pid}/stat").read_text().rpartition(")")[2].split()[9])
+
+
 @pytest.mark.parametrize(("fault", "status"), [("exit", 1), ("kill", -signal.SIGKILL)])
 def test_a_fault_that_ends_it_is_answered_first(mortal: Engine, fault: str, status: int) -> None:
     mortal.fault(fault)

@@ -1,7 +1,7 @@
 """The stand-in engine: a process named `trading-engine` with /health, /metrics and faults to switch on while it runs.
 
 For the demo, the tests and the benchmarks; it must never be watched less honestly than a real engine: its latencies
-are observations, its memory is touched pages, its end is a real end. Standard library only.
+are observations, its memory is touched pages, its end is a real end. Standard library only, and our units.
 Faults: `POST /faults/NAME` on the health port switches one on (`?seconds=5` for a while), DELETE off; GET lists them.
 """
 
@@ -14,19 +14,25 @@ if __name__ == "__main__":  # asyncio does without TLS, and its libraries are 4.
 
 import argparse
 import asyncio
+import errno
 import json
 import mmap
 import os
 import random
 import resource
 import signal
+import socket
+import tempfile
 import time
 from bisect import bisect_left
 from collections import deque
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
+
+from sentinel.units import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +42,10 @@ FAULTS = {
     "health-hang": "GET /health is accepted and never answered",
     "slow": "orders take ten times as long, so p99 does",
     "memory": "memory grows by 16 MiB a second, up to --memory-cap",
+    "cold-map": "orders wait for pages of a mapped file that are read from the disk each time",
+    "reread": "a mapped file of 128 MiB is read again and again: within a smaller memory limit it never stays",
+    "files": "file descriptors are used up, for 15 s if not told how long: meanwhile nothing can be switched",
+    "deaf": "the health port accepts nothing and its listen queue is full, for 15 s if not told how long",
     "metric-missing": "latency_p99, the histogram and the summary are not on the page",
     "metric-nan": "latency_p99 and the summary are NaN",
     "metrics-500": "GET /metrics answers 500",
@@ -64,6 +74,12 @@ _BATCH_S = 0.1
 _GROWTH_BYTES = int((16 << 20) * _BATCH_S)  # a batch
 _WINDOW_S = 5.0  # the gauge and the summary are of the last orders, so a fault fades from them in seconds
 _MEDIAN_S, _SPREAD = 0.0003, 0.3  # log-normal: p99 is about 600 µs
+_SLOWER = 10  # times, with the fault
+_UNREACHABLE_S = {"files": 15.0, "deaf": 15.0}  # nobody can switch off what keeps everybody out: it ends by itself
+_SPARE_FILES = 64  # what the limit is lowered to above those in use, so that they are used up at once
+_FILE_BYTES = 128 << 20
+_COLD_PAGES, _REREAD_PAGES = 128, 1024  # a batch
+_BACKLOG = 32
 
 
 class Engine:
@@ -78,24 +94,58 @@ class Engine:
         self.recent: deque[tuple[float, float]] = deque()  # when, how long
         self.began_unix_s = time.time()
         self.ballast: list[mmap.mmap] = []
+        self.listener: Listener | None = None
+        self._files: list[int] = []
+        self._mapped: asyncio.Future[MappedFile] | None = None
         self._random = random.Random(options.seed)  # noqa: S311  # no secret is made of it
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.padding = _padding(options.series)
 
     async def trade(self) -> None:
-        """Simulates orders for ever, in batches."""
+        """Handles orders for ever: simulated ones in batches, or with --work each when it is due."""
+        due = batch_due = time.monotonic()
+        work_s = self.options.work if self.options.rate else 0.0
+        step_s = 1 / self.options.rate if work_s else _BATCH_S
         owed = 0.0
         while True:
-            await asyncio.sleep(_BATCH_S)
-            owed += self.options.rate * _BATCH_S
+            due += step_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if due >= batch_due:
+                batch_due += _BATCH_S
+                self._batch()
             now = time.monotonic()
-            factor = 10 if "slow" in self.on else 1
-            for _ in range(int(owed)):
-                self.order(now, self._random.lognormvariate(0, _SPREAD) * _MEDIAN_S * factor)
-            owed -= int(owed)
+            if work_s:
+                self._work(due, work_s)
+            else:
+                owed += self.options.rate * _BATCH_S
+                factor = _SLOWER if "slow" in self.on else 1
+                for _ in range(int(owed)):
+                    self.order(now, self._random.lognormvariate(0, _SPREAD) * _MEDIAN_S * factor)
+                owed -= int(owed)
+                due = max(due, now)  # simulated orders do not queue
             while self.recent and self.recent[0][0] < now - _WINDOW_S:
                 self.recent.popleft()
-            self._grow()
+
+    def _work(self, due: float, work_s: float) -> None:
+        """One order that was due then: it took from then on, whatever kept this process from it."""
+        began = time.thread_time()
+        while time.thread_time() - began < work_s:
+            pass
+        if "slow" in self.on:
+            time.sleep(_SLOWER * work_s)
+        now = time.monotonic()
+        self.order(now, now - due)
+
+    def _batch(self) -> None:
+        """What happens ten times a second, on the path of the orders."""
+        self._grow()
+        if "files" in self.on:
+            self._use_up_files()  # those that were closed meanwhile too
+        if self._mapped is not None and self._mapped.done():
+            if "cold-map" in self.on:
+                self._mapped.result().touch_cold(_COLD_PAGES)
+            if "reread" in self.on:
+                self._mapped.result().touch_next(_REREAD_PAGES)
 
     def order(self, now: float, took_s: float) -> None:
         """One order, on the two venues in turn."""
@@ -128,8 +178,34 @@ class Engine:
             os.kill(os.getpid(), signal.SIGKILL)
         else:
             self.on.add(name)
+            seconds = _UNREACHABLE_S.get(name) if seconds is None else seconds
             if seconds is not None:
                 self._timers[name] = asyncio.get_running_loop().call_later(seconds, self.switch, name, False)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Makes so what the faults that hold something say."""
+        if "files" in self.on:
+            self._use_up_files()
+        elif self._files:
+            while self._files:
+                os.close(self._files.pop())
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        if self.listener is not None:
+            self.listener.be_deaf("deaf" in self.on)
+        if {"cold-map", "reread"} & self.on and self._mapped is None:
+            # Not on the loop: to write it takes longer than what is to be shown.
+            self._mapped = asyncio.get_running_loop().run_in_executor(None, MappedFile, _FILE_BYTES)
+
+    def _use_up_files(self) -> None:
+        if not self._files:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + _SPARE_FILES
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, hard), hard))
+        with suppress(OSError):  # EMFILE is the end of it
+            while True:
+                self._files.append(os.open("/dev/null", os.O_RDONLY))
 
     def page(self, openmetrics: bool) -> tuple[bytes, ...]:
         """The metrics page in parts, in Prometheus text 0.0.4 or OpenMetrics 1.0."""
@@ -165,6 +241,45 @@ class Engine:
             rows.append(f'order_latency_seconds_sum{{venue="{venue}"}} {self.sums[venue]:.9f}')
             rows.append(f'order_latency_seconds_count{{venue="{venue}"}} {below}')
         return rows
+
+
+class MappedFile:
+    """A file of real blocks on the disk that nobody else sees, read through a mapping a page at a time."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # kept for as long as the process lives
+        block = os.urandom(1 << 20)
+        for _ in range(size_bytes >> 20):
+            self._file.write(block)
+        self._file.flush()
+        os.fsync(self._file.fileno())  # pages that are not written yet cannot be dropped
+        self._pages = size_bytes // mmap.PAGESIZE
+        self._next = 0
+        self._map: mmap.mmap | None = None
+        self._drop()
+
+    def touch_cold(self, pages: int) -> None:
+        """Reads this many pages from the disk, wherever they lie."""
+        self._drop()
+        self._touch([random.randrange(self._pages) for _ in range(pages)])  # noqa: S311  # no secret is made of it
+
+    def touch_next(self, pages: int) -> None:
+        """Reads the next so many pages; from the disk those that did not stay since the round before."""
+        self._touch([(self._next + nth) % self._pages for nth in range(pages)])
+        self._next = (self._next + pages) % self._pages
+
+    def _touch(self, pages: Sequence[int]) -> None:
+        if self._map is None:
+            self._map = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
+            self._map.madvise(mmap.MADV_RANDOM)  # else the kernel reads ahead
+        for page in pages:
+            self._map[page * mmap.PAGESIZE]
+
+    def _drop(self) -> None:
+        if self._map is not None:
+            self._map.close()  # mapped pages are not dropped
+            self._map = None
+        os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _padding(series: int) -> bytes:
@@ -371,6 +486,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--health-port", type=port, default=8080, metavar="PORT", help="0 lets the kernel choose")
     parser.add_argument("--metrics-port", type=port, default=9090, metavar="PORT")
     parser.add_argument("--rate", type=_within(float, 0, 100_000), default=200.0, help="orders a second")
+    parser.add_argument(
+        "--work", type=_seconds, default=0.0, metavar="TIME", help="of CPU an order, and latencies as they really are"
+    )
     parser.add_argument("--series", type=_within(int, 0, 1_000_000), default=0, help="further series on the page")
     parser.add_argument("--memory-cap", type=_within(int, 0, 1 << 20, "MiB"), default=512, metavar="MIB")
     parser.add_argument("--seed", type=int, default=None)
@@ -399,28 +517,86 @@ def _within(number: type[int | float], least: int, most: int, unit: str = "") ->
     return parse
 
 
-async def _listen(engine: Engine, handle: Callable[[_Connection, _Request], None], port: int) -> str:
-    """The URL of a new server; ends the process if the port is taken."""
+class Listener:
+    """A port that connections are accepted on, or are not: then they wait in the kernel's queue, which is full."""
+
+    def __init__(self, engine: Engine, handle: Callable[[_Connection, _Request], None], host: str, port: int) -> None:
+        """Raises OSError if the port is taken."""
+        self._new = lambda: _Connection(engine, handle)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._server: asyncio.Server | None = None
+        self._fillers: list[socket.socket] = []
+        self._deaf = False
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._socket.getsockname()[1]}"
+
+    async def start(self) -> None:
+        """Accepts from now on. The socket stays ours: a server that is closed leaves it listening."""
+        server = await asyncio.get_running_loop().create_server(self._new, sock=self._socket.dup(), backlog=_BACKLOG)
+        if self._deaf:  # it turned over meanwhile
+            server.close()
+        else:
+            self._server = server
+
+    def be_deaf(self, deaf: bool) -> None:
+        """Stops accepting and fills the queue, or accepts again."""
+        if deaf == self._deaf:
+            return
+        self._deaf = deaf
+        if not deaf:
+            while self._fillers:
+                self._fillers.pop().close()
+            self._starting = asyncio.ensure_future(self.start())
+            return
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for _ in range(_BACKLOG + 1):  # the kernel takes one more than the backlog
+            filler = socket.socket(self._socket.family)
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(self._socket.getsockname())
+            self._fillers.append(filler)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return Seconds.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+async def _listen(engine: Engine, handle: Callable[[_Connection, _Request], None], port: int) -> Listener:
+    """A new server; ends the process if the port is taken."""
     host = engine.options.host
     try:
-        server = await asyncio.get_running_loop().create_server(lambda: _Connection(engine, handle), host, port)
+        listener = Listener(engine, handle, host, port)
     except OSError as exc:
-        reason = str(exc.strerror).rpartition(": ")[2]  # asyncio puts the address before it
+        reason = os.strerror(exc.errno or 0).lower()  # strerror has the address behind it
         raise SystemExit(f"stand-in: cannot listen on port {port} of {host}: {reason}") from exc
-    return f"http://{f'[{host}]' if ':' in host else host}:{server.sockets[0].getsockname()[1]}"
+    await listener.start()
+    return listener
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if getattr(context.get("exception"), "errno", None) != errno.EMFILE:
+        loop.default_exception_handler(context)
 
 
 async def _serve(options: argparse.Namespace) -> None:
     engine = Engine(options)
+    # asyncio tells of each accept without a free file, a hundred times a second.
+    asyncio.get_running_loop().set_exception_handler(_tell)
     health = await _listen(engine, _health, options.health_port)
     metrics = await _listen(engine, _metrics, options.metrics_port)
+    engine.listener = health
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, os._exit, 0)  # hung connections are no reason to stay
     for _ in range(50):  # orders from before the start: a first page without a p99 would be a fault of ours
         engine.order(time.monotonic(), _MEDIAN_S)
     for fault in options.fault:
         engine.switch(fault, True)
-    urls = {"health_url": f"{health}/health", "metrics_url": f"{metrics}/metrics", "control_url": health}
+    urls = {"health_url": f"{health.url}/health", "metrics_url": f"{metrics.url}/metrics", "control_url": health.url}
     sys.stdout.write(json.dumps({"name": options.name, "pid": os.getpid(), **urls}) + "\n")
     sys.stdout.flush()
     await engine.trade()
