@@ -57,7 +57,7 @@ def memory_use(processes: Sequence[Process], proc: str = "/proc", root: str = ""
     uses = [MemoryUse(rss, total, rss, "host")] if total else []
     # From the top: where a group only repeats the limit above it, the one above is used as much at least and is named.
     for level in sorted(_levels_of_all(processes, proc, root), key=lambda level: len(level.path)):
-        use = _use(level)
+        use = use_of(level)
         if use is not None and (not total or use[1] <= total):
             uses.append(MemoryUse(*use, rss, f"cgroup {level.path}"))
     if not uses:
@@ -153,7 +153,7 @@ def _is_there(folder: str) -> bool:
     return True
 
 
-def _use(level: Level) -> tuple[int, int] | None:
+def use_of(level: Level) -> tuple[int, int] | None:
     """Working set and limit in bytes, or None where there is no limit or not all of it can be read.
 
     v1 tells of the smallest limit above a group too, which may lie above what a container sees.

@@ -15,6 +15,7 @@ import yaml
 
 from sentinel.address import masked
 from sentinel.config import load_config, schema
+from sentinel.spec import with_evidence
 from sentinel.units import Seconds
 from sentinel.yaml_source import ConfigError
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
 def shown(config: Config) -> dict[str, Any]:
     """What is in force, defaults included, as the file would say it; secrets masked."""
-    plain = {"listen": str(config.listen), "engines": [_engine(engine) for engine in config.engines]}
+    plain = {"listen": str(config.listen), "engines": [_engine(with_evidence(engine)) for engine in config.engines]}
     hidden: dict[str, Any] = _hide(plain, config.secrets)
     return hidden
 

@@ -36,7 +36,7 @@ from sentinel.publish.log import log_change, start_log
 from sentinel.publish.picture import change as change_shape
 from sentinel.publish.web import Events, application
 from sentinel.schedule import Schedule
-from sentinel.spec import shared
+from sentinel.spec import shared, with_evidence
 from sentinel.units import duration
 from sentinel.yaml_source import ConfigError
 
@@ -187,10 +187,13 @@ class Daemon:
 
     def _say_once(self, key: Key, seen: Observation) -> None:
         """What a probe assumed or could not read is said once, not with every answer."""
-        for what, sentence in seen.details:
-            if what in ("assumed", "unreadable") and (*key, str(sentence)) not in self._said:
-                self._said.add((*key, str(sentence)))
-                logger.bind(engine=key[0], probe=key[1]).warning("{}/{} {}: {}", *key, what, sentence)
+        for what, told in seen.details:
+            if what not in ("assumed", "unreadable"):
+                continue
+            once = (*key, str(getattr(told, "source", told)))  # its path has the pid in it, and so changes
+            if once not in self._said:
+                self._said.add(once)
+                logger.bind(engine=key[0], probe=key[1]).warning("{}/{} {}: {}", *key, what, told)
 
     def _tick(self) -> None:
         self.picture()
@@ -206,7 +209,7 @@ class Daemon:
         """Watches what this configuration says; probes that did not change keep their states and counters."""
         now = time.monotonic()
         specs, records, plan = {}, {}, {}
-        for spec in config.engines:
+        for spec in map(with_evidence, config.engines):
             old, old_record = self._specs.get(spec.name), self._records.get(spec.name)
             kept = tuple(probe.name for probe in spec.probes if old is not None and probe in old.probes)
             specs[spec.name] = spec

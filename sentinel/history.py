@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sentinel.model import Observation
+    from sentinel.model import Observation, Series
 
     Key = tuple[str, str]  # engine and probe
-    Series = tuple[str, tuple[str, ...]]  # metric, and the values of its labels
 
 SPAN_S = 600.0
 _ROWS = 600  # one a second, as probes are asked where nothing else is said

@@ -134,13 +134,14 @@ class ReadMemory(Value):
 
 
 class ReadCounters(Value):
-    """The kernel's own counters of these processes."""
+    """The kernel's own counters of these processes. A one-shot check is answered None, as they tell by differences."""
 
     name: str
 
 
 if TYPE_CHECKING:
-    Ask = Get | FindProcesses | CountOomKills | ReadMemory
+    Ask = Get | FindProcesses | CountOomKills | ReadMemory | ReadCounters
+    Series = tuple[str, tuple[str, ...]]  # a metric, and the values of its labels
 
 
 # --- answers: what the ring of I/O brings back ----------------------------------------------------------------------
@@ -165,7 +166,7 @@ class Answer(Value):
     took_s: float
     value: Any = (
         # Get: Response. FindProcesses: tuple[Process, ...]. CountOomKills: int | None. ReadMemory: MemoryUse.
-        # ReadCounters: Counters
+        # ReadCounters: Counters | None.
         None
     )
     failure: Failure | None = None
@@ -203,6 +204,34 @@ class MemoryUse(Value):
     limit_bytes: int
     rss_bytes: int  # of the engine's processes together
     of: str  # which limit: "host" or the path of the cgroup
+
+
+class Missing(Value):
+    """What cannot be read here: what it is, why not, and what would give it."""
+
+    source: str
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.why}; {self.remedy}"
+
+
+class Counted(Value):
+    """What the kernel counted of one thing for as long as that lives: a thread, a process, a control group."""
+
+    of: tuple[object, ...]  # which one: another one begins at nothing
+    totals: Mapping[Series, float]
+
+
+class Counters(Value):
+    """One look at the kernel's counters: totals by what they are of, levels that go up and down, and by metric the
+    file that they come from."""
+
+    counted: tuple[Counted, ...]
+    levels: Mapping[Series, float]
+    sources: Mapping[str, str]
+    missing: tuple[Missing, ...]
 
 
 # --- observations: what a probe makes of the answers ----------------------------------------------------------------

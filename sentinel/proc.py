@@ -15,8 +15,8 @@ from sentinel.model import TYPE_CHECKING, Process, Value
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_TICKS_PER_S = posix.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = posix.sysconf("SC_PAGE_SIZE")
+TICKS_PER_S = posix.sysconf("SC_CLK_TCK")
+PAGE_BYTES = posix.sysconf("SC_PAGE_SIZE")
 _COMM_LENGTH = 15  # TASK_COMM_LEN is 16 with the closing zero; the kernel cuts what is longer
 _DEAD = frozenset("ZXx")
 _RESCAN_S = 10.0  # a known process may rename itself; this is how long that may go unseen
@@ -184,14 +184,14 @@ def process(pid: int, name: bytes, fields: list[str], clocks: Clocks) -> Process
     if fields[0] in _DEAD:
         return None
     start_ticks = int(fields[19])
-    age_s = clocks.boot - start_ticks / _TICKS_PER_S
+    age_s = clocks.boot - start_ticks / TICKS_PER_S
     return Process(
         pid,
         start_ticks,
         clocks.mono - age_s,
         clocks.unix - age_s,
         name.decode("utf-8", "surrogateescape"),
-        int(fields[21]) * _PAGE_BYTES,
+        int(fields[21]) * PAGE_BYTES,
         int(fields[17]),
     )
 

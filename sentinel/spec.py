@@ -104,6 +104,22 @@ def joined(engine: EngineSpec, process: str = "", stated: Collection[str] = ()) 
     return engine.replace(probes=tuple(probes))
 
 
+EVIDENCE = "evidence"
+
+
+def with_evidence(engine: EngineSpec) -> EngineSpec:
+    """The engine as a daemon watches it: what the kernel counts of it is looked at too, if its process is watched.
+
+    Unless the configuration does so itself, or has another probe of that name.
+    """
+    found = [probe for probe in engine.probes if probe.kind == "process"]
+    if not found or any(EVIDENCE in (probe.kind, probe.name) for probe in engine.probes):
+        return engine
+    policy = Policy(severity="warning", needs=tuple(probe.name for probe in found))
+    settings = load(EVIDENCE).Settings(process=found[0].settings.name)
+    return engine.replace(probes=(*engine.probes, ProbeSpec(EVIDENCE, EVIDENCE, settings, policy)))
+
+
 def shared(asks: Iterable[Any]) -> dict[Any, Any]:
     """For each ask the ask that is really made: GETs that differ in the wanted families alone become one GET."""
     asks = tuple(asks)

@@ -14,6 +14,7 @@ from sentinel import config_command
 from sentinel.address import Headers, Url
 from sentinel.config import load_config, schema
 from sentinel.model import Policy
+from sentinel.spec import with_evidence
 from sentinel.units import Bytes, Seconds, Share
 from sentinel.yaml_source import ConfigError, Source
 
@@ -60,12 +61,12 @@ BAD = [
     ),
     pytest.param(
         one_probe("kind: htpp"),
-        "4: engines[0].probes.p: no kind 'htpp', want one of 'http', 'latency', 'memory', 'process'",
+        "4: engines[0].probes.p: no kind 'htpp', want one of 'evidence', 'http', 'latency', 'memory', 'process'",
         id="unknown kind",
     ),
     pytest.param(
         one_probe("url: 'http://h'"),
-        "4: engines[0].probes.p: kind is missing, want one of http, latency, memory, process",
+        "4: engines[0].probes.p: kind is missing, want one of evidence, http, latency, memory, process",
         id="no kind",
     ),
     pytest.param(one_probe("kind: http"), "4: engines[0].probes.p.url: is missing", id="a setting is missing"),
@@ -299,7 +300,8 @@ def test_what_show_prints_is_a_file_that_means_the_same(
     assert config_command.main(["show"]) == 0
     path = tmp_path / "shown.yaml"
     path.write_text(capsys.readouterr().out)
-    assert load_config(str(path), {}) == load_config(None, {})
+    defaults = load_config(None, {})
+    assert load_config(str(path), {}) == defaults.replace(engines=tuple(map(with_evidence, defaults.engines)))
 
 
 def test_quantiles_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,13 @@ def test_the_paths_of_the_contract(daemon: Daemon) -> None:
     assert daemon.get("/nope")[0] == 404
     assert daemon.get("/")[0] == 200
     status = daemon.status()
-    assert [probe["name"] for probe in status["engines"][0]["probes"]] == ["health", "process", "memory", "latency"]
+    assert [probe["name"] for probe in status["engines"][0]["probes"]] == [
+        "health",
+        "process",
+        "memory",
+        "latency",
+        "evidence",
+    ]
     text = {family.name for family in parse_text(daemon.get("/metrics")[1])}
     openmetrics = {
         family.name for family in parse_openmetrics(daemon.get("/metrics", "application/openmetrics-text")[1])
@@ -269,7 +275,7 @@ def test_a_bad_reload_leaves_the_old_configuration_running(daemon: Daemon) -> No
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: daemon.metric("sentinel_config_last_reload_successful") == 0)
     told = [row["message"] for row in daemon.log() if "not reloaded" in row["message"]]
-    kinds = "'http', 'latency', 'memory', 'process'"
+    kinds = "'evidence', 'http', 'latency', 'memory', 'process'"
     fault = f"{daemon.config_path}:13: engines[0].probes.extra: no kind 'htpp', want one of {kinds}"
     assert told == [f"not reloaded, the old configuration goes on: {fault}"]
     assert daemon.state() == "healthy"

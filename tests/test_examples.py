@@ -59,7 +59,9 @@ def test_a_real_prometheus_is_watched_and_the_reason_is_right(
 ) -> None:
     process, url = prometheus
     text = (EXAMPLES / "prometheus.yaml").read_text()
-    with Daemon(tmp_path, text, PROMETHEUS=url, INTERVAL="250ms", SENTINEL_LISTEN="127.0.0.1:0") as daemon:
+    environ = {"PROMETHEUS": url, "INTERVAL": "250ms", "SENTINEL_LISTEN": "127.0.0.1:0"}
+    # By its port: other tests run a Prometheus too.
+    with Daemon(tmp_path, text, **environ, PROCESS=f"port:{url.rpartition(':')[2]}") as daemon:
         until(lambda: daemon.state() == "healthy", 30)
         p99 = daemon.metric('sentinel_engine_latency_seconds{engine="prometheus",probe="latency",quantile="0.99"}')
         assert 0 < p99 < 0.5

@@ -8,29 +8,48 @@ from __future__ import annotations
 import time
 
 from sentinel.cgroup import CgroupError, memory_use
-from sentinel.model import TYPE_CHECKING, Answer, CountOomKills, Failure, FindProcesses, ReadMemory
+from sentinel.model import TYPE_CHECKING, Answer, CountOomKills, Failure, FindProcesses, ReadCounters
 from sentinel.proc import Clocks, Finder, ProcError, Who
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from sentinel.counters import Counting
     from sentinel.fetch.kills import OomKills
-    from sentinel.model import Process
+    from sentinel.model import Process, ReadMemory
     from sentinel.search import Search
 
+    Ask = FindProcesses | CountOomKills | ReadMemory | ReadCounters
+
 _SAME_MOMENT_S = 0.02  # asks of one engine come together; they need not scan /proc once each
+_FORGET_S = 60.0  # nobody asks for these counters any more: a reload took the engine away
 
 
 class Local:
-    """Answers again and again, cheaper than the first time. `kills` is for who asks again and again only."""
+    """Answers again and again, cheaper than the first time.
 
-    def __init__(self, kills: OomKills | None = None) -> None:
+    `kills` and `counting` are for who asks again and again only: what they tell is a difference between two answers.
+    """
+
+    def __init__(self, kills: OomKills | None = None, counting: Callable[[], Counting] | None = None) -> None:
         self._finder = Finder()
         self._search: Search | None = None
         self._kills = kills
+        self._new_counting = counting
+        self._counting: dict[str, tuple[Counting, float]] = {}
         self._clocks = Clocks(float("-inf"), 0.0, 0.0)
 
-    def look(self, ask: FindProcesses | CountOomKills | ReadMemory) -> Answer:
+    def pulse(self) -> None:
+        """To be called some ten times a second between the looks at counters."""
+        now = time.monotonic()
+        for name, (counting, looked) in [*self._counting.items()]:
+            if now - looked > _FORGET_S:
+                del self._counting[name]
+            else:
+                counting.pulse(now)
+
+    def look(self, ask: Ask) -> Answer:
         """The answer, or why there is none."""
         began = time.monotonic()
         try:
@@ -41,8 +60,8 @@ class Local:
             return _answer(began, failure=Failure("no_process", f"no process {Who(ask.name).said()}"))
         return _answer(began, value=value)
 
-    def _value(self, ask: FindProcesses | CountOomKills | ReadMemory, now: float) -> Any:
-        if isinstance(ask, CountOomKills) and self._kills is None:
+    def _value(self, ask: Ask, now: float) -> Any:
+        if self._kills is None and isinstance(ask, (CountOomKills, ReadCounters)):
             return None
         if now - self._clocks.mono > _SAME_MOMENT_S:
             self._clocks = Clocks(now, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
@@ -53,10 +72,19 @@ class Local:
             return self._kills.count(ask.name, processes) if self._kills else None
         if not processes:
             raise LookupError
+        if isinstance(ask, ReadCounters):
+            return self._count(ask.name, processes, now)
         use = memory_use(processes)
         if not self._find(ask.name):
             raise LookupError  # it ended meanwhile: without its cgroup the host's limit looked like its own
         return use
+
+    def _count(self, name: str, processes: tuple[Process, ...], now: float) -> Any:
+        if self._new_counting is None:
+            return None
+        counting = self._counting[name][0] if name in self._counting else self._new_counting()
+        self._counting[name] = (counting, now)
+        return counting.look(processes, now)
 
     def _find(self, name: str) -> tuple[Process, ...]:
         if Who(name).named:

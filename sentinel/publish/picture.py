@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentinel.board import serving
 from sentinel.history import SPAN_S
+from sentinel.model import Missing
 from sentinel.probes import load
 from sentinel.units import duration
 
@@ -89,11 +90,19 @@ def status(picture: Snapshot) -> dict[str, Any]:
                 "state": record.state,
                 "since": rfc3339(picture.unix(record.since)),
                 "why": list(record.why),
+                "unreadable": unreadable(record),
                 "probes": [_probe(picture, probe, record.probes[probe.name]) for probe in spec.probes],
             }
             for spec, record in picture.engines
         ],
     }
+
+
+def unreadable(record: EngineRecord) -> list[dict[str, str]]:
+    """What cannot be read of the engine, why not, and what would give it."""
+    told = (told for probe in record.probes.values() if probe.last for told in probe.last.details)
+    missing = [value for what, value in told if what == "unreadable"]
+    return [{name: getattr(one, name) for name in Missing._fields} for one in missing if isinstance(one, Missing)]
 
 
 def _probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str, Any]:
@@ -108,7 +117,7 @@ def _probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str
         "value": _finite(seen.value),
         "limit": _finite(seen.limit),
         "unit": seen.unit,
-        "details": dict(seen.details),
+        "details": {what: told for what, told in seen.details if what not in ("sources", "unreadable")},
     }
     return {
         "name": probe.name,
