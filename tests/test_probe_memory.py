@@ -38,6 +38,7 @@ def test_below_a_ratio_is_a_pass() -> None:
             Reading("sentinel_engine_memory_used_bytes", 16 * MIB),
             Reading("sentinel_engine_memory_limit_bytes", 64 * MIB),
             Reading("sentinel_engine_memory_used_ratio", 0.25),
+            Reading("sentinel_engine_memory_max_ratio", 0.9),
         ),
         details=(("of", "cgroup /docker/abc"), ("rss_bytes", 20 * MIB)),
     )
@@ -57,6 +58,7 @@ def test_above_a_size_is_a_failure() -> None:
             Reading("sentinel_engine_memory_used_bytes", 24 * MIB),
             Reading("sentinel_engine_memory_limit_bytes", 64 * MIB),
             Reading("sentinel_engine_memory_used_ratio", 0.375),
+            Reading("sentinel_engine_memory_max_ratio", 0.25),
         ),
         details=(("of", "host"), ("rss_bytes", 24 * MIB)),
     )

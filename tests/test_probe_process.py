@@ -61,6 +61,7 @@ def test_one_process_is_a_pass() -> None:
             Reading("sentinel_engine_processes", 1),
             Reading("sentinel_engine_start_time_seconds", 1_700_000_040.0),
             Reading("sentinel_engine_restarts", 0),
+            Reading("sentinel_engine_oom_kills", 0),
         ),
         began_at=40.0,
         details=(("pids", [7]),),
@@ -80,6 +81,7 @@ def test_of_several_the_oldest_is_the_engine() -> None:
             Reading("sentinel_engine_processes", 3),
             Reading("sentinel_engine_start_time_seconds", 1_700_000_040.0),
             Reading("sentinel_engine_restarts", 0),
+            Reading("sentinel_engine_oom_kills", 0),
         ),
         began_at=40.0,
         details=(("pids", [9, 7, 8]),),
@@ -108,7 +110,11 @@ def test_one_that_ended_is_believed_at_once() -> None:
         False,
         "no process named 'engine', pid 7 ended",
         "no_process",
-        readings=(Reading("sentinel_engine_processes", 0), Reading("sentinel_engine_restarts", 3)),
+        readings=(
+            Reading("sentinel_engine_processes", 0),
+            Reading("sentinel_engine_restarts", 3),
+            Reading("sentinel_engine_oom_kills", 0),
+        ),
         conclusive=True,
     )
     assert memory == Seen(7, 100, 3, gone_at=100.0)
@@ -200,6 +206,7 @@ def test_a_kill_for_lack_of_memory_is_told_by_the_kernel_s_count(
     for count in counts[1:]:
         observation, memory = process.read(SETTINGS, (answer(), kills(count)), memory)
     assert (observation.reason, observation.sentence) == (reason, f"no process named 'engine', {end}")
+    assert published(observation)["oom_kills"] == (reason == "oom_killed")
 
 
 def test_the_next_end_is_looked_at_anew() -> None:
@@ -208,6 +215,7 @@ def test_the_next_end_is_looked_at_anew() -> None:
         _, memory = process.read(SETTINGS, (answer(*found), kills(count)), memory)
     observation, _ = process.read(SETTINGS, (answer(), kills(1)), memory)
     assert observation.reason == "no_process"
+    assert published(observation)["oom_kills"] == 1
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ METRICS = (
     Metric("sentinel_engine_memory_used_bytes", "Memory used of the limit that is reached first."),
     Metric("sentinel_engine_memory_limit_bytes", "The memory limit that is reached first: the host's or a cgroup's."),
     Metric("sentinel_engine_memory_used_ratio", "Used memory over its limit."),
+    Metric("sentinel_engine_memory_max_ratio", "The most that the probe lets it be; used_ratio above it is a failure."),
     Metric("sentinel_engine_memory_seconds_to_limit", "Until the limit is reached, if memory grows on as it does."),
 )
 NEEDS = "process"
@@ -89,6 +90,7 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Growth | None)
         Reading("sentinel_engine_memory_used_bytes", use.used_bytes),
         Reading("sentinel_engine_memory_limit_bytes", use.limit_bytes),
         Reading("sentinel_engine_memory_used_ratio", ratio),
+        Reading("sentinel_engine_memory_max_ratio", limit if unit == "ratio" else limit / use.limit_bytes),
     ]
     if left_s is not None:
         sentence += f"; as it grows, full in {duration(left_s)}"

@@ -19,6 +19,7 @@ METRICS = (
     Metric(
         "sentinel_engine_restarts", "How often another process was found in the place of the oldest.", (), "counter"
     ),
+    Metric("sentinel_engine_oom_kills", "How often the kernel killed it for lack of memory.", (), "counter"),
     Metric("sentinel_engine_down_seconds", "How long there was no process before the one that runs, the last time."),
 )
 NEEDS = ""
@@ -34,7 +35,8 @@ class Seen(Value):
     """The oldest process found last, and how often it was another one than before.
 
     `gone_at` is when it was first missed (monotonic clock), and `down_s` how long the one before it was missed.
-    `oom_kills` is the kernel's count while it ran, and `oom_killed` whether that rose until it was missed.
+    `oom_kills` is the kernel's count while it ran, `oom_killed` whether that rose until it was missed, and `oom_ends`
+    how often it did.
     """
 
     pid: int
@@ -44,6 +46,7 @@ class Seen(Value):
     down_s: float | None = None
     oom_kills: int | None = None
     oom_killed: bool = False
+    oom_ends: int = 0
 
 
 def asks(settings: Settings) -> tuple[Ask, ...]:
@@ -65,12 +68,12 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
             return Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=(count,)), None
         if memory.gone_at is None:
             killed = memory.oom_kills is not None and (counted.value or 0) > memory.oom_kills
-            memory = memory.replace(gone_at=answer.at, oom_killed=killed)
+            memory = memory.replace(gone_at=answer.at, oom_killed=killed, oom_ends=memory.oom_ends + killed)
         sentence = f"no process {settings.name.said()}, pid {memory.pid} ended"
         if memory.oom_killed:
             sentence += ": killed by the kernel for lack of memory"
-        # The count is known meanwhile too: of a series that stops and comes back, increase() may miss the step.
-        counts = (count, Reading("sentinel_engine_restarts", memory.restarts))
+        # The counts are known meanwhile too: of a series that stops and comes back, increase() may miss the step.
+        counts = (count, *_counts(memory))
         reason = "oom_killed" if memory.oom_killed else "no_process"
         gone = Observation(answer.at, answer.took_s, False, sentence, reason, readings=counts, conclusive=True)
         return gone, memory
@@ -83,7 +86,7 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
     readings = (
         count,
         Reading("sentinel_engine_start_time_seconds", oldest.started_at_unix_s),
-        Reading("sentinel_engine_restarts", seen.restarts),
+        *_counts(seen),
         *(() if seen.down_s is None else (Reading("sentinel_engine_down_seconds", seen.down_s),)),
     )
     details = (("pids", [process.pid for process in found]),)
@@ -99,4 +102,12 @@ def _seen(oldest: Process, before: Seen | None) -> Seen:
         return before.replace(gone_at=None)
     # It may have been missed by nobody: ended and begun again between two looks.
     down_s = 0.0 if before.gone_at is None else max(0.0, oldest.started_at - before.gone_at)
-    return Seen(oldest.pid, oldest.start_ticks, before.restarts + 1, None, down_s)
+    restarts = before.restarts + 1
+    return Seen(oldest.pid, oldest.start_ticks, restarts, None, down_s, oom_ends=before.oom_ends)
+
+
+def _counts(seen: Seen) -> tuple[Reading, ...]:
+    return (
+        Reading("sentinel_engine_restarts", seen.restarts),
+        Reading("sentinel_engine_oom_kills", seen.oom_ends),
+    )
