@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from sentinel.explain import Explanation
     from sentinel.model import EngineSpec, EngineState, Observation, Policy, ProbeSpec, ProbeState
 
 # Starts are read in clock ticks of 10 ms (proc(5)) and carried between two clocks; a restart is never this quick.
@@ -78,7 +79,8 @@ class EngineRecord(Value):
 class Snapshot(Value):
     """The one picture that everyone reads. `at` on the monotonic clock, `at_unix` the same moment on the wall clock.
 
-    `late` says which probe did not start for how long, or is empty while the schedule is fresh.
+    `late` says which probe did not start for how long, or is empty while the schedule is fresh. `explained` has by
+    engine what explains the trouble that it is in, and the one that ended last.
     """
 
     at: float
@@ -88,6 +90,7 @@ class Snapshot(Value):
     lag: Tally
     reloaded: bool
     late: str = ""
+    explained: Mapping[str, tuple[Explanation | None, Explanation | None]] = {}
 
     def unix(self, moment: float) -> float:
         """A moment of the monotonic clock on the wall clock as it goes now."""

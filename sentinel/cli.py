@@ -13,13 +13,19 @@ _USAGE = """usage: sentinel COMMAND [OPTION ...]
 
   check    ask the engine's health once, as a Docker HEALTHCHECK
   run      the daemon: watch engines and publish their health
+  explain  why an engine is not healthy: what the kernel counted of it, ranked
   config   check, schema or show: the configuration file
   demo     a stand-in engine with faults to switch on, watched by a daemon
 
 sentinel COMMAND --help tells more. Exit status: 0 well, 1 not.
 """
 
-_COMMANDS = {"run": "sentinel.daemon", "config": "sentinel.config_command", "demo": "sentinel.demo.command"}
+_COMMANDS = {
+    "run": "sentinel.daemon",
+    "explain": "sentinel.explain_command",
+    "config": "sentinel.config_command",
+    "demo": "sentinel.demo.command",
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from loguru import logger
 from sentinel.address import parse_listen
 from sentinel.board import Snapshot, changes, fresh, settle, step
 from sentinel.config import load_config
+from sentinel.explainer import Explainer
 from sentinel.fetch.ends import Ends
 from sentinel.fetch.loop import Fetcher
 from sentinel.history import History
@@ -34,6 +36,7 @@ from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
 from sentinel.publish.log import log_change, start_log
 from sentinel.publish.picture import change as change_shape
+from sentinel.publish.picture import with_cause
 from sentinel.publish.web import Events, application
 from sentinel.schedule import Schedule
 from sentinel.spec import shared, with_evidence
@@ -79,10 +82,12 @@ class Daemon:
         self._plan: dict[Key, tuple[ProbeSpec, tuple[Any, ...]]] = {}
         self._broken: set[Key] = set()
         self._said: set[tuple[str, str, str]] = set()
+        self._told_rule: dict[str, str] = {}
         self._lag = Tally()
         self._reloaded = True
         self._events = Events()
         self._history = History()
+        self._explainer = Explainer(self._history, _clock)
         self._fetch = Fetcher()
         self._schedule = Schedule(self._run_probe)
         self._ends = Ends(self._ended)
@@ -123,7 +128,9 @@ class Daemon:
         for name, spec in self._specs.items():
             self._keep(spec, settle(spec, self._records[name], now))
         engines = tuple((spec, self._records[name]) for name, spec in self._specs.items())
-        return Snapshot(now, time.time(), self._version, engines, self._lag, self._reloaded, self._late_probe(now))
+        explained = {name: self._explainer.of(name) for name in self._specs}
+        late = self._late_probe(now)
+        return Snapshot(now, time.time(), self._version, engines, self._lag, self._reloaded, late, explained)
 
     async def _run_probe(self, key: Key, waited_s: tuple[float, ...]) -> None:
         """One run by the schedule; where an event runs the probe already, after that."""
@@ -172,7 +179,9 @@ class Daemon:
             return  # a reload came in between: the answer is to a question that nobody asks any more
         spec = self._specs[engine]
         self._history.add(key, seen)
-        self._keep(spec, step(spec, self._records[engine], name, seen, time.monotonic(), memory))
+        now = time.monotonic()
+        self._keep(spec, step(spec, self._records[engine], name, seen, now, memory))
+        self._explain(spec, now)
         self._say_once(key, seen)
 
     def _keep(self, spec: EngineSpec, record: EngineRecord) -> None:
@@ -182,8 +191,22 @@ class Daemon:
             return
         self._records[spec.name] = record
         for change in changes(spec, before, record):
-            log_change(change)
-            self._events.tell(change_shape(change, time.time()))
+            told = change
+            if not change.probe:  # that it is not well, and why, is told in one line
+                self._explainer.update(spec, record, time.monotonic())
+                told = change.replace(why=with_cause(change.why, self._explainer.of(spec.name)[0]))
+            log_change(told)
+            self._events.tell(change_shape(told, time.time()))
+
+    def _explain(self, spec: EngineSpec, now: float) -> None:
+        """Looks for causes after an answer, and logs the likeliest when that is another one."""
+        record = self._records[spec.name]
+        self._explainer.update(spec, record, now)
+        found = self._explainer.of(spec.name)[0]
+        rule = found.causes[0].rule if found and found.causes else ""
+        if found and found.believed and rule and rule != self._told_rule.get(spec.name):
+            logger.bind(engine=spec.name, rule=rule).warning("{}: {}", spec.name, found.sentence)
+        self._told_rule[spec.name] = rule
 
     def _say_once(self, key: Key, seen: Observation) -> None:
         """What a probe assumed or could not read is said once, not with every answer."""
@@ -221,6 +244,7 @@ class Daemon:
         for gone in self._plan.keys() - plan.keys():
             self._ends.hold(gone, ())
         self._history.keep(plan)
+        self._explainer.keep(specs)
         self._specs, self._records, self._plan, self._config = specs, records, plan, config
         self._schedule.set({key: probe.policy.interval_s for key, (probe, _) in plan.items()})
 
@@ -274,6 +298,11 @@ class Daemon:
 def _declared(kind: str) -> set[str]:
     """What a kind may publish; a metric that nobody declared would break the page for all."""
     return {metric.name for metric in load(kind).METRICS}
+
+
+def _clock(moment: float) -> str:
+    """A moment of the monotonic clock as a time of day in UTC."""
+    return datetime.fromtimestamp(time.time() - (time.monotonic() - moment), UTC).strftime("%H:%M:%SZ")
 
 
 def _clear_socket(path: str) -> None:

@@ -149,7 +149,7 @@ def test_no_answer_and_no_engine_are_not_health() -> None:
     now = picture(("process", Observation(9.0, 0.0, None, "cannot tell")))
     document = shapes.health(now, now.engines)
     assert (document["status"], document["checks"]["engine:p99"][0]["output"]) == ("fail", "no answer yet")
-    assert shapes.line(()) == "unhealthy: no engines are configured"
+    assert shapes.line(now, ()) == "unhealthy: no engines are configured"
 
 
 def test_infinity_is_not_json() -> None:

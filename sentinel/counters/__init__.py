@@ -88,6 +88,7 @@ class Counting:
         }
         look.counted.append(Counted(("process", process.pid, process.start_ticks), totals))
         look.source(f"{folder}/stat", "sentinel_engine_page_faults", "sentinel_engine_cpu_seconds")
+        look.source(folder, "sentinel_engine_processes")
         look.add("sentinel_engine_threads", int(fields[17]), f"{folder}/stat")
         try:
             for line in read(f"{folder}/status").splitlines():

@@ -91,6 +91,8 @@ class GroupCounters:
             except (OSError, ValueError):
                 continue
             look.source(path, metric)
+            kills = "memory.events" if level.version == 2 else "memory.oom_control"
+            look.source(f"{level.folder}/{kills}", "sentinel_engine_oom_kills")
         if metric not in look.sources:
             look.miss("reclaim at the memory limit", "memory.events", "not seen", _SHARE_PID_NAMESPACE)
             return

@@ -80,12 +80,20 @@ def _engines(picture: Snapshot) -> Iterator[Family]:
     changes = CounterMetricFamily(
         "sentinel_engine_state_changes", "Changes of the engine's state, by the new one.", labels=["engine", "state"]
     )
+    cause = GaugeMetricFamily(
+        "sentinel_engine_cause",
+        "1 on the likeliest cause of the engine's trouble, while one is known.",
+        labels=["engine", "rule"],
+    )
     for spec, record in picture.engines:
+        explanation = picture.explained.get(spec.name, (None, None))[0]
+        if explanation and explanation.causes:
+            cause.add_metric((spec.name, explanation.causes[0].rule), 1)
         healthy.add_metric((spec.name,), record.state in ("healthy", "degraded"))
         for name in ENGINE_STATES:
             state.add_metric((spec.name, name), record.state == name)
             changes.add_metric((spec.name, name), record.changes.get(name, 0))
-    yield from (state, healthy, changes)
+    yield from (state, healthy, changes, cause)
 
 
 def _probes(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentinel.board import Change, EngineRecord, ProbeRecord, Snapshot
+    from sentinel.explain import Cause, Explanation
     from sentinel.history import History
     from sentinel.model import EngineSpec, ProbeSpec
 
@@ -30,17 +31,28 @@ _PROBE_STATUS = {"passing": "pass", "failing": "fail", "waiting": "warn", "unkno
 _WORST = ("unhealthy", "unknown", "starting", "degraded", "maintenance", "healthy")
 
 
-def line(engines: Engines) -> str:
-    """One line: `healthy: …` or `unhealthy: …`, as `sentinel check` prints it."""
+def line(picture: Snapshot, engines: Engines) -> str:
+    """One line: `healthy: …` or `unhealthy: …`, as `sentinel check` prints it, and the likeliest cause."""
     word = "healthy" if serving(record for _, record in engines) else "unhealthy"
     rows = sorted(engines, key=lambda pair: _WORST.index(pair[1].state))
     told = [pair for pair in rows if pair[1].state != "healthy"] or rows
-    return f"{word}: {'; '.join(_engine_line(spec, record) for spec, record in told) or 'no engines are configured'}"
+    lines = [_engine_line(spec, record, _explained(picture, spec)[0]) for spec, record in told]
+    return f"{word}: {'; '.join(lines) or 'no engines are configured'}"
 
 
-def _engine_line(spec: EngineSpec, record: EngineRecord) -> str:
-    why = ", ".join(record.why)
+def _engine_line(spec: EngineSpec, record: EngineRecord, explanation: Explanation | None) -> str:
+    why = with_cause(", ".join(record.why), explanation)
     return f"{spec.name} is {record.state}{f' ({why})' if why else ''}"
+
+
+def with_cause(why: str, explanation: Explanation | None) -> str:
+    """What is wrong, and behind it what it comes from, where a cause was found that says more."""
+    cause = explanation.causes[0] if why and explanation and explanation.causes else None
+    return f"{why}; {explanation.sentence}" if explanation and cause and cause.sentence not in why else why
+
+
+def _explained(picture: Snapshot, spec: EngineSpec) -> tuple[Explanation | None, Explanation | None]:
+    return picture.explained.get(spec.name, (None, None))
 
 
 def health(picture: Snapshot, engines: Engines) -> dict[str, Any]:
@@ -54,7 +66,7 @@ def health(picture: Snapshot, engines: Engines) -> dict[str, Any]:
         "description": f"health of {', '.join(spec.name for spec, _ in engines)}",
     }
     if not ok or "warn" in statuses:
-        document["output"] = line(engines)
+        document["output"] = line(picture, engines)
     document["checks"] = {
         f"{spec.name}:{probe.name}": [_check(picture, probe, record.probes[probe.name])]
         for spec, record in engines
@@ -90,6 +102,7 @@ def status(picture: Snapshot) -> dict[str, Any]:
                 "state": record.state,
                 "since": rfc3339(picture.unix(record.since)),
                 "why": list(record.why),
+                "causes": [cause.sentence for cause in _causes(_explained(picture, spec)[0])],
                 "unreadable": unreadable(record),
                 "probes": [_probe(picture, probe, record.probes[probe.name]) for probe in spec.probes],
             }
@@ -151,6 +164,44 @@ def past(picture: Snapshot, spec: EngineSpec, history: History) -> dict[str, Any
     return {"engine": spec.name, "time": rfc3339(picture.at_unix), "probes": probes}
 
 
+def explained(picture: Snapshot, spec: EngineSpec, record: EngineRecord) -> dict[str, Any]:
+    """`/api/v1/explain/ENGINE`: what is wrong and what that comes from, the likeliest cause first."""
+    now, past = _explained(picture, spec)
+    return {
+        "engine": spec.name,
+        "state": record.state,
+        "time": rfc3339(picture.at_unix),
+        "sentence": now.sentence if now else f"nothing to explain: {record.state} for {_age(picture, record.since)}",
+        "troubles": [
+            {"probe": one.probe, "since": rfc3339(picture.unix(one.since)), "sentence": one.sentence}
+            for one in (now.troubles if now else ())
+        ],
+        "causes": [_cause(picture, cause) for cause in _causes(now)],
+        "unreadable": unreadable(record),
+        "past": past
+        and {
+            "from": rfc3339(picture.unix(past.since)),
+            "until": rfc3339(picture.unix(past.until or picture.at)),
+            "sentence": "; ".join(f"{one.probe}: {one.sentence}" for one in past.troubles) + f"; {past.sentence}",
+            "causes": [_cause(picture, cause) for cause in past.causes],
+        },
+    }
+
+
+def _causes(explanation: Explanation | None) -> tuple[Cause, ...]:
+    return explanation.causes if explanation else ()
+
+
+def _cause(picture: Snapshot, cause: Cause) -> dict[str, Any]:
+    figures = [{field: getattr(figure, field) for field in figure._fields} for figure in cause.figures]
+    since = rfc3339(picture.unix(cause.since))
+    return {"rule": cause.rule, "sentence": cause.sentence, "since": since, "figures": figures}
+
+
+def _age(picture: Snapshot, since: float) -> str:
+    return duration(round(picture.at - since, 1))
+
+
 def _series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
     pairs = ",".join(f'{label}="{value}"' for label, value in zip(labels, values, strict=True))
     return f"{name}{{{pairs}}}" if pairs else name
@@ -166,11 +217,14 @@ def change(event: Change, at_unix: float) -> dict[str, Any]:
 
 def page(picture: Snapshot) -> str:
     """Plain text for a person with a browser or curl."""
-    rows = [line(picture.engines), ""]
+    rows = [line(picture, picture.engines), ""]
     for spec, record in picture.engines:
-        rows.append(f"{spec.name}: {record.state} for {duration(picture.at - record.since)}")
+        rows.append(f"{spec.name}: {record.state} for {_age(picture, record.since)}")
         for name, probe in record.probes.items():
             rows.append(f"  {name:<12} {probe.state:<8} {probe.last.sentence if probe.last else 'no answer yet'}")
+        rows += [
+            f"  {number}. {cause.sentence}" for number, cause in enumerate(_causes(_explained(picture, spec)[0]), 1)
+        ]
     return "\n".join([*rows, "", "/health /livez /readyz /metrics /api/v1/status /api/v1/events", ""])
 
 

@@ -85,7 +85,7 @@ def application(picture: Callable[[], Snapshot], events: Events, history: Histor
         engines = _asked_for(request, now)
         code = 200 if serving(record for _, record in engines) else 503
         if "text/plain" in request.headers.get("Accept", ""):
-            return _text(shapes.line(engines), code)
+            return _text(shapes.line(now, engines), code)
         return _json(shapes.health(now, engines), code, "application/health+json")
 
     async def livez(_request: web.Request) -> web.Response:
@@ -120,6 +120,11 @@ def application(picture: Callable[[], Snapshot], events: Events, history: Histor
         ((spec, _),) = _asked_for(request, now)
         return _json(shapes.past(now, spec, history), 200, "application/json")
 
+    async def explain(request: web.Request) -> web.Response:
+        now = picture()
+        ((spec, record),) = _asked_for(request, now)
+        return _json(shapes.explained(now, spec, record), 200, "application/json")
+
     async def page(_request: web.Request) -> web.Response:
         return _text(shapes.page(picture()), 200)
 
@@ -131,6 +136,7 @@ def application(picture: Callable[[], Snapshot], events: Events, history: Histor
     app.router.add_get("/metrics", metrics_page)
     app.router.add_get("/api/v1/status", status)
     app.router.add_get("/api/v1/history/{engine}", past)
+    app.router.add_get("/api/v1/explain/{engine}", explain)
     app.router.add_get("/api/v1/events", events.stream, allow_head=False)
     app.router.add_get("/", page)
     return app
