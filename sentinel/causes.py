@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sentinel.model import TYPE_CHECKING, Value
 from sentinel.sight import TIMES, Moved
-from sentinel.units import duration, percent, size
+from sentinel.units import duration, number, percent, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ def _says_throttled(moved: Moved, sight: Sight) -> str:
 def _says_at_the_limit(moved: Moved, sight: Sight) -> str:
     used, limit = sight.latest(MEMORY), sight.latest(MEMORY_LIMIT)
     of = f" ({size(used)} of {size(limit)})" if used and limit else ""
-    return f"memory at its limit{of}, reclaimed {moved.now:.3g} times a second"
+    return f"memory at its limit{of}, reclaimed {number(moved.now)} times a second"
 
 
 def _says_waited(moved: Moved, sight: Sight) -> str:
@@ -180,7 +180,7 @@ RULES = (
     ),
     Rule(
         "major_faults", "major page faults", "/s", _faster(FAULTS, "major", least=20.0), 0.0005,
-        lambda moved, _: f"{moved.now:.3g} major page faults a second: it waits for pages from the disk",
+        lambda moved, _: f"{number(moved.now)} major page faults a second: it waits for pages from the disk",
         ("memory_pressure", "io_pressure"),
     ),
     Rule(
@@ -201,11 +201,11 @@ RULES = (
     ),
     Rule(
         "retransmits", "TCP retransmits", "/s", _faster(RETRANSMITS, least=1.0), 0.2,
-        lambda moved, _: f"{moved.now:.3g} TCP segments a second were sent again",
+        lambda moved, _: f"{number(moved.now)} TCP segments a second were sent again",
     ),
     Rule(
         "network_drops", "packets dropped", "/s", _faster(DROPS, least=1.0), 0.2,
-        lambda moved, _: f"{moved.labels[0]} dropped {moved.now:.3g} packets a second",
+        lambda moved, _: f"{moved.labels[0]} dropped {number(moved.now)} packets a second",
     ),
     Rule(
         "thread_busy", "CPU of one thread", "s/s", _faster(THREAD_CPU, least=0.9), 0.01,
@@ -213,11 +213,11 @@ RULES = (
     ),
     Rule(
         "preempted", "involuntary switches", "/s", _faster(SWITCHES, "involuntary", least=500.0), 1e-5,
-        lambda moved, _: f"thread {moved.labels[0]} was taken off its CPU {moved.now:.3g} times a second",
+        lambda moved, _: f"thread {moved.labels[0]} was taken off its CPU {number(moved.now)} times a second",
         ("migrations",),
     ),
     Rule(
         "migrations", "migrations", "/s", _faster(MIGRATIONS, least=500.0), 1e-5,
-        lambda moved, _: f"thread {moved.labels[0]} moved to another CPU {moved.now:.3g} times a second",
+        lambda moved, _: f"thread {moved.labels[0]} moved to another CPU {number(moved.now)} times a second",
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sentinel.causes import FACT, RULES
 from sentinel.model import TYPE_CHECKING, Value
 from sentinel.sight import Sight
-from sentinel.units import duration, percent, size
+from sentinel.units import duration, number, percent, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,4 +122,4 @@ def _amount(value: float, unit: str) -> str:
         return f"{duration(value) if value else '0'}/s"
     if unit == "ratio":
         return percent(value)
-    return size(value) if unit == "bytes" else f"{value:.3g}{unit}"
+    return size(value) if unit == "bytes" else f"{number(value)}{unit}"

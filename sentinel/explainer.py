@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from sentinel.model import EngineSpec
 
 _KINDS = ("evidence", "memory")  # whose readings are compared
-_EVERY_S = 0.4  # a look at ten minutes of readings costs some milliseconds
-_SELDOM_AFTER_S, _SELDOM_S = 60.0, 10.0
+_SELDOM_AFTER_S, _SELDOM_S = 60.0, 10.0  # a look at ten minutes of readings costs some milliseconds
 _KEPT_AFTER_S = SPAN_S / 2  # later the healthy time before leaves the history: what was found by then stays
 _RECOVERY_S = 10.0  # how long a window of latencies still holds what is over
 _HEALTHY_S = 4.0  # of a shorter time there is nothing to compare with but chance
@@ -36,7 +35,7 @@ class _Memory:
         self.healthy = (now, now)  # the last time of some length in which nothing was
         self.current: Explanation | None = None
         self.past: Explanation | None = None
-        self.looked = float("-inf")
+        self.looked = self.read = float("-inf")  # when, and at readings until when
         self.sources: dict[str, str] = {}
 
 
@@ -61,9 +60,13 @@ class Explainer:
     def update(self, spec: EngineSpec, record: EngineRecord, now: float) -> None:
         """Looks again, after an answer or a change."""
         memory = self._engines.setdefault(spec.name, _Memory(now))
-        for probe in record.probes.values():
-            told = dict(probe.last.details).get("sources") if probe.last else None
-            memory.sources.update(told if isinstance(told, dict) else {})
+        read = memory.read
+        for probe in spec.probes:
+            last = record.probes[probe.name].last
+            if probe.kind in _KINDS and last is not None:
+                read = max(read, last.at)
+                sources = dict(last.details).get("sources")
+                memory.sources.update(sources if isinstance(sources, dict) else {})
         found = troubles(spec, record)
         before = memory.current
         if not found:
@@ -73,17 +76,10 @@ class Explainer:
                     memory.past = before.replace(until=now)
             return
         believed = record.state not in ("healthy", "starting") or (before is not None and before.believed)
-        if before is None or not self._is_known(memory, before, found, now):
-            memory.looked = now
+        if before is None or not _still_stands(memory, before, found, read, now):
+            memory.looked, memory.read = now, read
             before = self._explained(spec, memory, found, now)
         memory.current = before.replace(troubles=found, believed=believed)
-
-    def _is_known(self, memory: _Memory, before: Explanation, found: Sequence[Trouble], now: float) -> bool:
-        """Whether what was found last still stands, without another look."""
-        if [one.probe for one in found] != [one.probe for one in before.troubles]:
-            return False
-        age_s = now - before.since
-        return now - memory.looked < (_SELDOM_S if age_s > _SELDOM_AFTER_S else _EVERY_S) or age_s > _KEPT_AFTER_S
 
     def _explained(self, spec: EngineSpec, memory: _Memory, found: Sequence[Trouble], now: float) -> Explanation:
         until = min(trouble.since for trouble in found) - LEAD_S
@@ -95,6 +91,15 @@ class Explainer:
                 times, read = self._history.since((spec.name, probe.name), memory.healthy[0])
                 columns.update({series: (times, values) for series, values in read.items()})
         return explain(columns, found, memory.healthy, now, self._clock, memory.sources)
+
+
+def _still_stands(memory: _Memory, before: Explanation, found: Sequence[Trouble], read: float, now: float) -> bool:
+    """Whether another look would find nothing new, or may wait."""
+    if [one.probe for one in found] != [one.probe for one in before.troubles]:
+        return False
+    age_s = now - before.since
+    seldom = age_s > _SELDOM_AFTER_S and now - memory.looked < _SELDOM_S
+    return read == memory.read or seldom or age_s > _KEPT_AFTER_S
 
 
 def troubles(spec: EngineSpec, record: EngineRecord) -> tuple[Trouble, ...]:

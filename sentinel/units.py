@@ -121,11 +121,11 @@ class Share(Value):
         return size(self.size_bytes or 0) if self.ratio is None else percent(self.ratio)
 
 
-def _short(number: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, no exponent, no trailing zeros: what a person compares at a glance."""
-    if number >= 100:
-        return f"{number:.0f}"
-    text = f"{number:.3g}"
+    if value >= 100:
+        return f"{value:.0f}"
+    text = f"{value:.3g}"
     return f"{float(text):f}".rstrip("0").rstrip(".")
 
 
@@ -134,7 +134,7 @@ def duration(seconds: float) -> str:
     if seconds < 0:
         return "-" + duration(-seconds)
     for unit, scale in (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)):
-        text = _short(seconds / scale)
+        text = number(seconds / scale)
         if float(text) < (1000 if scale < 1 else 120):
             return f"{text} {unit}"
     minutes = round(seconds / 60)
@@ -150,11 +150,11 @@ def size(count: float) -> str:
     """For people, in binary units: `512 B`, `1.5 MiB`, `6 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1000:
-            return f"{_short(count)} {unit}"
+            return f"{number(count)} {unit}"
         count /= 1024
-    return f"{_short(count)} TiB"
+    return f"{number(count)} TiB"
 
 
 def percent(ratio: float) -> str:
     """For people: `90 %`."""
-    return f"{_short(ratio * 100)} %"
+    return f"{number(ratio * 100)} %"
