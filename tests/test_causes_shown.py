@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    Make = Callable[[Engine, Group, ExitStack], None]
+
 pytestmark = pytest.mark.alone
 
 CONFIG = """
@@ -42,6 +44,7 @@ engines:
       evidence: {{kind: evidence, interval: 500ms}}
 """
 QUIET_S = 10.0  # the lead before a trouble, and a healthy time before that
+RECOVERY_S = 10.0  # after a trouble of the machine's own, before a healthy time begins
 TRIES = 3
 
 
@@ -57,13 +60,13 @@ class Watched:
 
     def rest(self) -> None:
         """Until nothing was wrong for a while."""
-        began = time.monotonic()
+        since = time.monotonic()
 
         def quiet() -> bool:
-            nonlocal began
+            nonlocal since
             if self.explained()["troubles"] or self.daemon.state() != "healthy":
-                began = time.monotonic()
-            return time.monotonic() - began > QUIET_S
+                since = time.monotonic() + RECOVERY_S
+            return time.monotonic() - since > QUIET_S
 
         until(quiet, 90)
 
@@ -75,13 +78,11 @@ def watched(folder: Path, work: str) -> Iterator[Watched]:
             yield Watched(engine, daemon)
 
 
-def throttled(engine: Engine, undo: ExitStack) -> None:
-    group = undo.enter_context(Group("cpu"))
-    group.add(engine.pid)
+def throttled(engine: Engine, group: Group, _: ExitStack) -> None:
     group.limit_cpu(0.02)
 
 
-def with_a_neighbour(engine: Engine, undo: ExitStack) -> None:
+def with_a_neighbour(engine: Engine, _: Group, undo: ExitStack) -> None:
     os.sched_setaffinity(engine.pid, {0})
     for _ in range(3):
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -90,36 +91,37 @@ def with_a_neighbour(engine: Engine, undo: ExitStack) -> None:
         os.sched_setaffinity(busy.pid, {0})
 
 
-def at_its_memory_limit(engine: Engine, undo: ExitStack) -> None:
-    group = undo.enter_context(Group("memory"))
+def at_its_memory_limit(engine: Engine, group: Group, _: ExitStack) -> None:
     group.limit_memory(48 << 20)
-    group.add(engine.pid)
     engine.fault("reread")
 
 
-def stopped(engine: Engine, undo: ExitStack) -> None:
+def killed_for_memory(engine: Engine, group: Group, _: ExitStack) -> None:
+    group.limit_memory(64 << 20)
+    engine.fault("memory")
+
+
+def stopped(engine: Engine, _: Group, __: ExitStack) -> None:
     os.kill(engine.pid, signal.SIGSTOP)
     time.sleep(0.3)
     os.kill(engine.pid, signal.SIGCONT)
 
 
-def killed_for_memory(engine: Engine, undo: ExitStack) -> None:
-    group = undo.enter_context(Group("memory"))
-    group.limit_memory(64 << 20)
-    group.add(engine.pid)
-    engine.fault("memory")
+def switched_on(fault: str) -> Make:
+    return lambda engine, *_: engine.fault(fault, 20)
 
 
-FAULTS: dict[str, tuple[Callable[[Engine, ExitStack], None], str, str]] = {
-    "a CPU quota that is too small": (throttled, "200us", "cpu_throttled"),
-    "a busy neighbour on the same core": (with_a_neighbour, "2ms", "run_queue"),
-    "a memory limit that is nearly reached": (at_its_memory_limit, "200us", "memory_limit"),
-    "a large cold mapping": (lambda engine, _: engine.fault("cold-map"), "200us", "major_faults"),
-    "SIGSTOP for 300 ms": (stopped, "200us", "stopped"),
-    "no more file descriptors": (lambda engine, _: engine.fault("files", 20), "200us", "files_exhausted"),
-    "a full listen queue": (lambda engine, _: engine.fault("deaf", 20), "200us", "listen_overflow"),
-    "kill -9": (lambda engine, _: os.kill(engine.pid, signal.SIGKILL), "200us", "process_ended"),
-    "killed for lack of memory in a small group": (killed_for_memory, "200us", "oom_killed"),
+# How it is made, how long an order works, the cause, and the controller of the group that the engine runs in.
+FAULTS: dict[str, tuple[Make, str, str, str]] = {
+    "a CPU quota that is too small": (throttled, "200us", "cpu_throttled", "cpu"),
+    "a busy neighbour on the same core": (with_a_neighbour, "2ms", "run_queue", "cpu"),
+    "a memory limit that is nearly reached": (at_its_memory_limit, "200us", "memory_limit", "memory"),
+    "a large cold mapping": (switched_on("cold-map"), "200us", "major_faults", "memory"),
+    "SIGSTOP for 300 ms": (stopped, "200us", "stopped", "cpu"),
+    "no more file descriptors": (switched_on("files"), "200us", "files_exhausted", "cpu"),
+    "a full listen queue": (switched_on("deaf"), "200us", "listen_overflow", "cpu"),
+    "kill -9": (lambda engine, *_: os.kill(engine.pid, signal.SIGKILL), "200us", "process_ended", "memory"),
+    "killed for lack of memory in a small group": (killed_for_memory, "200us", "oom_killed", "memory"),
 }
 GROUPS = {"cpu": mounted("cpu"), "memory": mounted("memory")}
 
@@ -127,10 +129,11 @@ GROUPS = {"cpu": mounted("cpu"), "memory": mounted("memory")}
 @pytest.mark.skipif(None in GROUPS.values(), reason="needs cgroups that can be written, as root")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_true_cause_is_first(fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make, work, rule = FAULTS[fault]
-    with watched(tmp_path, work) as it, ExitStack() as undo:
+    make, work, rule, controller = FAULTS[fault]
+    with watched(tmp_path, work) as it, Group(controller) as group, ExitStack() as undo:
+        group.add(it.engine.pid)
         it.rest()
-        make(it.engine, undo)
+        make(it.engine, group, undo)
 
         def named() -> Any:
             told = it.explained()

@@ -78,7 +78,7 @@ _SLOWER = 10  # times, with the fault
 _UNREACHABLE_S = {"files": 15.0, "deaf": 15.0}  # nobody can switch off what keeps everybody out: it ends by itself
 _SPARE_FILES = 64  # what the limit is lowered to above those in use, so that they are used up at once
 _FILE_BYTES = 128 << 20
-_COLD_PAGES, _REREAD_PAGES = 512, 1024  # a batch
+_COLD_PAGES, _REREAD_PAGES = 2048, 1024  # a batch
 _BACKLOG = 32
 
 
