@@ -76,6 +76,19 @@ class Listen(str):
         return cls(text)
 
 
+class Control(str):
+    """Where commands are taken: a Unix socket and nothing else, so that its file says who may give them."""
+
+    __slots__ = ()
+    FORM = "unix:PATH, a socket such as unix:/run/sentinel/control.sock"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if not text.startswith("unix:") or ":/" in text.removeprefix("unix:") or not text.removeprefix("unix:"):
+            raise ValueError(f"{text!r}: want {cls.FORM}")
+        return cls(text)
+
+
 def parse_url(text: str) -> Address:
     """An http or https URL as an address. Raises ValueError with one sentence; credentials are not repeated in it."""
     scheme, found, rest = text.partition("://")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sentinel.explain import Explanation
-    from sentinel.model import EngineSpec, EngineState, Observation, Policy, ProbeSpec, ProbeState
+    from sentinel.model import EngineSpec, EngineState, Maintenance, Observation, Policy, ProbeSpec, ProbeState
 
 # Starts are read in clock ticks of 10 ms (proc(5)) and carried between two clocks; a restart is never this quick.
 _SAME_START_S = 0.05
@@ -61,6 +61,7 @@ class Change(Value):
 class EngineRecord(Value):
     """What is remembered of one engine. `why` has a line a probe that keeps it from being healthy, worst first.
 
+    While `maintenance` lasts it is the state, and `why` begins with it; the probes show what they always do.
     `asked_since` is when its probes were first asked, or anew after a restart: until they could have answered, that
     they did not is no silence.
     """
@@ -74,6 +75,7 @@ class EngineRecord(Value):
     why: tuple[str, ...] = ()
     changes: Mapping[str, int] = {}
     probes: Mapping[str, ProbeRecord] = {}
+    maintenance: Maintenance | None = None
 
 
 class Snapshot(Value):
@@ -136,6 +138,11 @@ def settle(spec: EngineSpec, record: EngineRecord, now: float) -> EngineRecord:
     state, why = _roll_up(spec, record, now)
     if state in ("healthy", "degraded") and not record.started:
         record = record.replace(started=True)
+    if record.maintenance is not None:
+        if now < record.maintenance.until:
+            state, why = "maintenance", (record.maintenance.told, *why)
+        else:
+            record = record.replace(maintenance=None)
     if state != record.state:
         changes = {**record.changes, state: record.changes.get(state, 0) + 1}
         record = record.replace(state=state, since=now, changes=changes)

@@ -15,6 +15,7 @@ _USAGE = """usage: sentinel COMMAND [OPTION ...]
   run      the daemon: watch engines and publish their health
   explain  why an engine is not healthy: what the kernel counted of it, ranked
   config   check, schema or show: the configuration file
+  maintenance  start or end: an engine is watched as ever, and nobody is told
   demo     a stand-in engine with faults to switch on, watched by a daemon
 
 sentinel COMMAND --help tells more. Exit status: 0 well, 1 not.
@@ -24,6 +25,7 @@ _COMMANDS = {
     "run": "sentinel.daemon",
     "explain": "sentinel.explain_command",
     "config": "sentinel.config_command",
+    "maintenance": "sentinel.maintenance_command",
     "demo": "sentinel.demo.command",
 }
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, create_model
 
-from sentinel.address import Listen
-from sentinel.model import EngineSpec, Policy, ProbeSpec, Value
+from sentinel.address import Control, Listen
+from sentinel.maintenance import Cron, Reason, While, Zone, never_over
+from sentinel.model import EngineSpec, Policy, ProbeSpec, Value, Window
 from sentinel.probes import kinds
 from sentinel.spec import OPTIONS, default_engine, joined
 from sentinel.units import Seconds
@@ -31,26 +32,28 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # stands in a path of /h
 
 
 class Config(Value):
-    """A whole configuration. `secrets` are the values that came from `file:`, to be masked wherever text is shown."""
+    """A whole configuration. `secrets` are the values that came from `file:`, to be masked wherever text is shown.
+
+    `control` is the socket on which commands are taken; without one none are.
+    """
 
     listen: Listen
     engines: tuple[EngineSpec, ...]
     secrets: tuple[str, ...] = ()
+    control: Control | None = None
 
 
 def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     """The configuration of a file, or the four defaults as the environment changes them. Raises ConfigError."""
     listen = environ.get("SENTINEL_LISTEN") or DEFAULT_LISTEN
+    control = environ.get("SENTINEL_CONTROL") or None
     if path is None:
         try:
             given = {option.env: environ.get(option.env, "") for option in OPTIONS}
             engine = default_engine(given, policy=_POLICY, start_period_s=_START_PERIOD)
         except ValueError as exc:
             raise ConfigError([str(exc)]) from exc
-        try:
-            return Config(Listen.parse(listen), (engine,))
-        except ValueError as exc:
-            raise ConfigError([f"SENTINEL_LISTEN: {exc}"]) from exc
+        return Config(_variable(Listen, "SENTINEL_LISTEN", listen), (engine,), (), _control(control))
     source = Source(path, environ)
     plain = source.read()
     try:
@@ -59,11 +62,29 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
         raise source.failed(_faults(exc)) from exc
     faults: list[tuple[Where, str]] = []
     engines = tuple(_engines(file, faults))
+    if file.control is not None and file.control == file.listen:
+        faults.append((("control",), "is what listen: says; commands need a socket of their own"))
     if faults:
         raise source.failed(faults)
     if not engines:
-        engines = load_config(None, {**environ, "SENTINEL_LISTEN": ""}).engines
-    return Config(file.listen or Listen.parse(listen), engines, tuple(source.secrets))
+        engines = load_config(None, {**environ, "SENTINEL_LISTEN": "", "SENTINEL_CONTROL": ""}).engines
+    return Config(
+        file.listen or _variable(Listen, "SENTINEL_LISTEN", listen),
+        engines,
+        tuple(source.secrets),
+        file.control or _control(control),
+    )
+
+
+def _variable(type_: Any, name: str, text: str) -> Any:
+    try:
+        return type_.parse(text)
+    except ValueError as exc:
+        raise ConfigError([f"{name}: {exc}"]) from exc
+
+
+def _control(text: str | None) -> Control | None:
+    return None if text is None else _variable(Control, "SENTINEL_CONTROL", text)
 
 
 def schema() -> dict[str, Any]:
@@ -123,6 +144,15 @@ class _Probe(_Timing):
     needs: list[str] | None = Field(None, description="probes without which this one says nothing new")
 
 
+class _Window(_Strict, title="window"):
+    """A maintenance that comes again."""
+
+    cron: Annotated[Any, *_through(Cron)]
+    zone: Annotated[Any, *_through(Zone)] = Field(Zone("UTC"), description=Zone.FORM)
+    lasts: Annotated[Any, *_through(While)] = Field(alias="for")
+    reason: Annotated[Any, *_through(Reason)] = Field(Reason(""), description=Reason.FORM)
+
+
 def _probe_models() -> Iterator[type[_Probe]]:
     for kind, module in kinds().items():
         names = {name: module.Settings.__annotations__[name] for name in module.Settings._fields}
@@ -157,11 +187,13 @@ def _file_model() -> type[Any]:
             _field(_START_PERIOD, "failures this soon after a start do not count"),
         ),
         probes=(dict[_Name, each], ...),
+        maintenance=(list[_Window], Field(default_factory=list)),
     )
     return create_model(
         "sentinel_yaml",
         __base__=_Strict,
         listen=(_parsed(Listen) | None, None),
+        control=(_parsed(Control) | None, None),
         engines=(list[engine], Field(default_factory=list)),  # type: ignore[valid-type]  # made above
     )
 
@@ -202,7 +234,19 @@ def _sentence(fault: Any) -> str:
 
 def _meant(key: str) -> str:
     known = {name for model in _probe_models() for name in model.model_fields}
-    known |= {"listen", "engines", "name", "start_period", "probes"}
+    known |= {
+        "listen",
+        "control",
+        "engines",
+        "name",
+        "start_period",
+        "probes",
+        "maintenance",
+        "cron",
+        "zone",
+        "for",
+        "reason",
+    }
     close = difflib.get_close_matches(key, sorted(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
@@ -223,7 +267,14 @@ def _engines(file: Any, faults: list[tuple[Where, str]]) -> Iterator[EngineSpec]
             _spec(name, probe, engine, (*where, "probes", name), faults) for name, probe in engine.probes.items()
         )
         stated = {name for name, probe in engine.probes.items() if probe.needs is not None}
-        spec = joined(EngineSpec(engine.name, probes, float(engine.start_period)), stated=stated)
+        windows = tuple(
+            Window(window.cron, window.zone, float(window.lasts), window.reason) for window in engine.maintenance
+        )
+        for number, window in enumerate(windows):
+            if never_over(window):
+                sentence = f"never ends: it begins again before its {Seconds(window.lasts_s).text()} are over"
+                faults.append(((*where, "maintenance", number, "for"), sentence))
+        spec = joined(EngineSpec(engine.name, probes, float(engine.start_period), windows), stated=stated)
         for probe in spec.probes:
             if probe.name in _above(spec, probe):
                 faults.append(((*where, "probes", probe.name, "needs"), "goes in a circle"))

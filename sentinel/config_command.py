@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentinel.config import Config
-    from sentinel.model import EngineSpec, ProbeSpec
+    from sentinel.model import EngineSpec, ProbeSpec, Window
 
 _HIDDEN = "***"
 
@@ -57,17 +57,26 @@ def main(argv: Sequence[str]) -> int:
 
 def shown(config: Config) -> dict[str, Any]:
     """What is in force, defaults included, as the file would say it; secrets masked."""
-    plain = {"listen": str(config.listen), "engines": [_engine(with_evidence(engine)) for engine in config.engines]}
+    plain: dict[str, Any] = {"listen": str(config.listen)}
+    if config.control is not None:
+        plain["control"] = str(config.control)
+    plain["engines"] = [_engine(with_evidence(engine)) for engine in config.engines]
     hidden: dict[str, Any] = _hide(plain, config.secrets)
     return hidden
 
 
 def _engine(engine: EngineSpec) -> dict[str, Any]:
-    return {
+    plain = {
         "name": engine.name,
         "start_period": Seconds(engine.start_period_s).text(),
         "probes": {probe.name: _probe(probe) for probe in engine.probes},
     }
+    return plain | ({"maintenance": [_window(window) for window in engine.windows]} if engine.windows else {})
+
+
+def _window(window: Window) -> dict[str, str]:
+    plain = {"cron": str(window.cron), "zone": str(window.zone), "for": Seconds(window.lasts_s).text()}
+    return plain | ({"reason": str(window.reason)} if window.reason else {})
 
 
 def _probe(probe: ProbeSpec) -> dict[str, Any]:

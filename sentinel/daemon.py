@@ -32,8 +32,10 @@ from sentinel.explainer import Explainer
 from sentinel.fetch.ends import Ends
 from sentinel.fetch.loop import Fetcher
 from sentinel.history import History
+from sentinel.maintenance import Calendar
 from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
+from sentinel.publish.control import commands
 from sentinel.publish.log import log_change, start_log
 from sentinel.publish.picture import change as change_shape
 from sentinel.publish.picture import with_cause
@@ -44,13 +46,17 @@ from sentinel.units import duration
 from sentinel.yaml_source import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
+    from typing import Literal
 
     from sentinel.board import EngineRecord
     from sentinel.config import Config
     from sentinel.model import EngineSpec, ProbeSpec
     from sentinel.schedule import Key
 
+    Door = Literal["listen", "control"]
+
+_CONTROL_MODE = 0o660  # commands are taken from the daemon's own user and group
 _CLOSE_S = 1.0  # for open connections at the end; the whole end is to take under 2 s
 
 
@@ -93,7 +99,9 @@ class Daemon:
         self._ends = Ends(self._ended)
         self._running: dict[Key, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._site: web.BaseSite | None = None
+        self._calendar = Calendar()
+        self._runners: dict[Door, web.AppRunner] = {}
+        self._doors: dict[Door, tuple[str, web.BaseSite]] = {}
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises ConfigError where it cannot listen."""
@@ -102,13 +110,16 @@ class Daemon:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
         app = application(self.picture, self._events, self._history)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
-        await runner.setup()
+        served: dict[Door, web.Application] = {"listen": app, "control": commands(self.picture, self._order)}
+        for door, each in served.items():
+            runner = web.AppRunner(each, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
+            await runner.setup()
+            self._runners[door] = runner
         try:
             async with self._fetch:
                 self._adopt(self._config)
-                await self._listen(runner, self._config)
-                loop.add_signal_handler(signal.SIGHUP, lambda: self._keep_task(self._reload(runner)))
+                await self._listen(self._config)
+                loop.add_signal_handler(signal.SIGHUP, lambda: self._keep_task(self._reload()))
                 self._schedule.start()
                 ticking = asyncio.create_task(self._schedule.keep_time(self._tick))
                 gc.freeze()  # what is loaded by now stays; collections need not walk it every time
@@ -118,19 +129,25 @@ class Daemon:
                 ticking.cancel()
                 self._events.close()
         finally:
-            await runner.cleanup()
-            self._remove_socket()
+            for runner in self._runners.values():
+                await runner.cleanup()
+            for address, _ in self._doors.values():
+                _remove_socket(address)
         logger.info("stopped")
 
     def picture(self) -> Snapshot:
         """The snapshot of now; what time alone changed is noticed, and told, on the way."""
-        now = time.monotonic()
+        now, unix = time.monotonic(), time.time()
         for name, spec in self._specs.items():
-            self._keep(spec, settle(spec, self._records[name], now))
+            record = self._records[name]
+            maintenance = self._calendar.of(spec, now, unix)
+            if maintenance != record.maintenance:
+                record = record.replace(maintenance=maintenance)
+            self._keep(spec, settle(spec, record, now))
         engines = tuple((spec, self._records[name]) for name, spec in self._specs.items())
         explained = {name: self._explainer.of(name) for name in self._specs}
         late = self._late_probe(now)
-        return Snapshot(now, time.time(), self._version, engines, self._lag, self._reloaded, late, explained)
+        return Snapshot(now, unix, self._version, engines, self._lag, self._reloaded, late, explained)
 
     async def _run_probe(self, key: Key, waited_s: tuple[float, ...]) -> None:
         """One run by the schedule; where an event runs the probe already, after that."""
@@ -245,45 +262,45 @@ class Daemon:
             self._ends.hold(gone, ())
         self._history.keep(plan)
         self._explainer.keep(specs)
+        self._calendar.keep(specs)
         self._specs, self._records, self._plan, self._config = specs, records, plan, config
         self._schedule.set({key: probe.policy.interval_s for key, (probe, _) in plan.items()})
 
-    async def _listen(self, runner: web.AppRunner, config: Config) -> None:
-        """Listens where the configuration says, and no longer where it was before. Raises ConfigError."""
-        address = parse_listen(config.listen)
-        site: web.BaseSite
+    def _order(self, engine: str, lasts_s: float | None, reason: str) -> None:
+        """A command: maintenance begins for that long, or ends."""
+        now, unix = time.monotonic(), time.time()
+        if lasts_s is None:
+            self._calendar.end(engine, unix)
+        else:
+            self._calendar.start(engine, lasts_s, reason, now, unix)
+        what = "ended" if lasts_s is None else f"begun for {duration(lasts_s)}"
+        logger.bind(engine=engine, why=reason).info("{} maintenance {} by command", engine, what)
+
+    async def _listen(self, config: Config) -> None:
+        """Listens where the configuration says and no longer where it was, all or nothing. Raises ConfigError."""
+        wanted: dict[Door, str] = {"listen": config.listen}
+        if config.control is not None:
+            wanted["control"] = config.control
+        kept = {door: held for door, held in self._doors.items() if wanted.get(door) == held[0]}
+        opened: dict[Door, tuple[str, web.BaseSite]] = {}
         try:
-            if address.unix:
-                _clear_socket(address.unix)
-                site = web.UnixSite(runner, address.unix)
-            else:
-                site = web.TCPSite(runner, address.host, address.port)
-            await site.start()
-        except OSError as exc:
-            why = os.strerror(exc.errno) if exc.errno else str(exc)
-            hint = (
-                "; is another sentinel running? Set listen: or SENTINEL_LISTEN" if exc.errno == errno.EADDRINUSE else ""
-            )
-            raise ConfigError([f"cannot listen on {config.listen}: {why.lower()}{hint}"]) from exc
-        if self._site is not None:
-            await self._site.stop()
-            self._remove_socket()
-        self._site = site
+            for door in wanted.keys() - kept.keys():
+                opened[door] = (wanted[door], await _open(self._runners[door], wanted[door], door))
+        except ConfigError:
+            await _close(opened.values())
+            raise
+        await _close(held for door, held in self._doors.items() if door not in kept)
+        self._doors = kept | opened
         watched = ", ".join(spec.name for spec in config.engines)
-        logger.bind(engines=len(config.engines)).info("watching {}; listening on {}", watched, _where(site, config))
+        where = _where(self._doors["listen"][1], config)
+        logger.bind(engines=len(config.engines)).info("watching {}; listening on {}", watched, where)
 
-    def _remove_socket(self) -> None:
-        address = parse_listen(self._config.listen)
-        if address.unix and self._site is not None:
-            with suppress(OSError):
-                Path(address.unix).unlink()
-
-    async def _reload(self, runner: web.AppRunner) -> None:
+    async def _reload(self) -> None:
         """SIGHUP: all of the new configuration or all of the old one."""
         try:
             config = load_config(self._path, os.environ)
-            if config.listen != self._config.listen:
-                await self._listen(runner, config)
+            if (config.listen, config.control) != (self._config.listen, self._config.control):
+                await self._listen(config)
         except ConfigError as exc:
             self._reloaded = False
             for fault in exc.faults:
@@ -303,6 +320,50 @@ def _declared(kind: str) -> set[str]:
 def _clock(moment: float) -> str:
     """A moment of the monotonic clock as a time of day in UTC."""
     return datetime.fromtimestamp(time.time() - (time.monotonic() - moment), UTC).strftime("%H:%M:%SZ")
+
+
+async def _open(runner: web.AppRunner, where: str, door: Door) -> web.BaseSite:
+    """Listens there. Raises ConfigError."""
+    address = parse_listen(where)
+    site: web.BaseSite
+    try:
+        if address.unix:
+            site = web.SockSite(runner, _bound(address.unix, None if door == "listen" else _CONTROL_MODE))
+        else:
+            site = web.TCPSite(runner, address.host, address.port)
+        await site.start()
+    except OSError as exc:
+        why = os.strerror(exc.errno) if exc.errno else str(exc)
+        hint = f"; is another sentinel running? Set {door}: or SENTINEL_{door.upper()}"
+        taken = hint if exc.errno == errno.EADDRINUSE else ""
+        raise ConfigError([f"cannot listen on {where}: {why.lower()}{taken}"]) from exc
+    return site
+
+
+def _bound(path: str, mode: int | None) -> socket.socket:
+    """A socket at this path that does not listen yet, so nobody connects before its file has its mode."""
+    _clear_socket(path)
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        bound.bind(path)
+        if mode is not None:
+            Path(path).chmod(mode)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+async def _close(doors: Iterable[tuple[str, web.BaseSite]]) -> None:
+    for where, site in doors:
+        await site.stop()
+        _remove_socket(where)
+
+
+def _remove_socket(where: str) -> None:
+    if path := parse_listen(where).unix:
+        with suppress(OSError):
+            Path(path).unlink()
 
 
 def _clear_socket(path: str) -> None:

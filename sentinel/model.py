@@ -326,9 +326,30 @@ class ProbeSpec(Value):
     policy: Policy = Policy()
 
 
+class Window(Value):
+    """A maintenance that comes again: `lasts_s` seconds from each moment that `cron` names on the clock of `zone`."""
+
+    cron: str
+    zone: str
+    lasts_s: float
+    reason: str = ""
+
+
 class EngineSpec(Value):
     """One engine to watch. `start_period_s`: how long after its start failures do not count."""
 
     name: str
     probes: tuple[ProbeSpec, ...]
     start_period_s: float = 30.0
+    windows: tuple[Window, ...] = ()
+
+
+class Maintenance(Value):
+    """What is wrong is expected, until a moment of the monotonic clock: it is shown, and nobody is told.
+
+    `told` says until when and why, for a person.
+    """
+
+    until: float
+    reason: str
+    told: str

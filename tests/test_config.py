@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentinel import config_command
 from sentinel.address import Headers, Url
 from sentinel.config import load_config, schema
-from sentinel.model import Policy
+from sentinel.model import Policy, Window
 from sentinel.spec import with_evidence
 from sentinel.units import Bytes, Seconds, Share
 from sentinel.yaml_source import ConfigError, Source
@@ -28,6 +28,11 @@ DURATIONS = "(units: ns, us, µs, μs, ms, s, m, h, d)"
 def one_probe(text: str) -> str:
     """A file with one probe; the mistake stands on line 4."""
     return f"engines:\n  - name: e\n    probes:\n      p: {{{text}}}\n"
+
+
+def one_window(text: str) -> str:
+    """A file with one maintenance window; the mistake stands on line 5."""
+    return one_probe(f"kind: http, url: '{URL}'") + f"    maintenance: [{{{text}}}]\n"
 
 
 BAD = [
@@ -142,6 +147,48 @@ BAD = [
         id="a port is no address",
     ),
     pytest.param(
+        "control: 127.0.0.1:9711",
+        "1: control: '127.0.0.1:9711': want unix:PATH, a socket such as unix:/run/sentinel/control.sock",
+        id="commands over TCP",
+    ),
+    pytest.param(
+        "listen: unix:/s\ncontrol: unix:/s",
+        "2: control: is what listen: says; commands need a socket of their own",
+        id="one socket for everyone and for commands",
+    ),
+    pytest.param(
+        one_window("cron: '0 22 * sun', for: 2h"),
+        "5: engines[0].maintenance[0].cron: '0 22 * sun': want five fields as of cron, such as '0 22 * * sun'",
+        id="four fields of cron",
+    ),
+    pytest.param(
+        one_window("cron: '0 22 * * 8', for: 2h"),
+        "5: engines[0].maintenance[0].cron: '0 22 * * 8': bad day-of-week, "
+        "want five fields as of cron, such as '0 22 * * sun'",
+        id="an eighth day of the week",
+    ),
+    pytest.param(
+        one_window("cron: '0 22 30 2 *', for: 2h"),
+        "5: engines[0].maintenance[0].cron: '0 22 30 2 *': bad day-of-month, "
+        "want five fields as of cron, such as '0 22 * * sun'",
+        id="a day that never comes",
+    ),
+    pytest.param(
+        one_window("cron: '0 22 * * sun', zone: Mars/Utopia, for: 2h"),
+        "5: engines[0].maintenance[0].zone: 'Mars/Utopia': want a time zone such as Europe/Paris or UTC",
+        id="a time zone that is not there",
+    ),
+    pytest.param(
+        one_window("cron: '0 22 * * sun', for: 8d"),
+        "5: engines[0].maintenance[0].for: '8d': want a duration such as 10m, at most 7d",
+        id="a maintenance over a week long",
+    ),
+    pytest.param(
+        one_window("cron: '* * * * *', for: 2m"),
+        "5: engines[0].maintenance[0].for: never ends: it begins again before its 120s are over",
+        id="a maintenance that never ends",
+    ),
+    pytest.param(
         one_probe(f"kind: http, url: '{URL}', headers: {{'A B': c}}"),
         "4: engines[0].probes.p.headers: 'A B' is not the name of a header",
         id="a header's name",
@@ -248,6 +295,7 @@ def test_the_environment_changes_the_defaults() -> None:
         ({"SENTINEL_MAX_P99": "fast"}, "SENTINEL_MAX_P99: 'fast': no number in front, want a duration such as"),
         ({"SENTINEL_HEALTH_URL": "x"}, "SENTINEL_HEALTH_URL: 'x': want a URL such as"),
         ({"SENTINEL_LISTEN": "x"}, "SENTINEL_LISTEN: 'x': want an address such as"),
+        ({"SENTINEL_CONTROL": "x"}, "SENTINEL_CONTROL: 'x': want unix:PATH, a socket such as"),
     ],
 )
 def test_a_bad_variable_is_named(environ: dict[str, str], message: str) -> None:
@@ -302,6 +350,21 @@ def test_what_show_prints_is_a_file_that_means_the_same(
     path.write_text(capsys.readouterr().out)
     defaults = load_config(None, {})
     assert load_config(str(path), {}) == defaults.replace(engines=tuple(map(with_evidence, defaults.engines)))
+
+
+def test_windows_and_the_control_socket_are_shown_as_they_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sentinel.yaml"
+    path.write_text(
+        "control: unix:/c\n" + one_window("cron: '0 22 * * sun', zone: Europe/Paris, for: 2h, reason: weekly")
+    )
+    before = load_config(str(path), {})
+    assert before.engines[0].windows == (Window("0 22 * * sun", "Europe/Paris", 7200.0, "weekly"),)
+    assert config_command.main(["show", str(path)]) == 0
+    path.write_text(capsys.readouterr().out)
+    assert load_config(str(path), {}) == before
+    assert load_config(None, {"SENTINEL_CONTROL": "unix:/c"}).control == "unix:/c"
 
 
 def test_quantiles_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,15 +85,22 @@ def _engines(picture: Snapshot) -> Iterator[Family]:
         "1 on the likeliest cause of the engine's trouble, while one is known.",
         labels=["engine", "rule"],
     )
+    maintained = GaugeMetricFamily(
+        "sentinel_engine_maintenance_end_timestamp_seconds",
+        "When the maintenance that the engine is in will end, in seconds since 1970; absent where it is in none.",
+        labels=["engine"],
+    )
     for spec, record in picture.engines:
         explanation = picture.explained.get(spec.name, (None, None))[0]
         if explanation and explanation.causes:
             cause.add_metric((spec.name, explanation.causes[0].rule), 1)
+        if record.maintenance is not None:
+            maintained.add_metric((spec.name,), picture.unix(record.maintenance.until))
         healthy.add_metric((spec.name,), record.state in ("healthy", "degraded"))
         for name in ENGINE_STATES:
             state.add_metric((spec.name, name), record.state == name)
             changes.add_metric((spec.name, name), record.changes.get(name, 0))
-    yield from (state, healthy, changes, cause)
+    yield from (state, healthy, changes, cause, maintained)
 
 
 def _probes(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:

@@ -36,13 +36,15 @@ def line(picture: Snapshot, engines: Engines) -> str:
     word = "healthy" if serving(record for _, record in engines) else "unhealthy"
     rows = sorted(engines, key=lambda pair: _WORST.index(pair[1].state))
     told = [pair for pair in rows if pair[1].state != "healthy"] or rows
-    lines = [_engine_line(spec, record, _explained(picture, spec)[0]) for spec, record in told]
+    lines = [engine_line(spec, record, _explained(picture, spec)[0]) for spec, record in told]
     return f"{word}: {'; '.join(lines) or 'no engines are configured'}"
 
 
-def _engine_line(spec: EngineSpec, record: EngineRecord, explanation: Explanation | None) -> str:
+def engine_line(spec: EngineSpec, record: EngineRecord, explanation: Explanation | None) -> str:
+    """`trading-engine is unhealthy (why; likeliest cause)`."""
     why = with_cause(", ".join(record.why), explanation)
-    return f"{spec.name} is {record.state}{f' ({why})' if why else ''}"
+    state = "in maintenance" if record.state == "maintenance" else record.state
+    return f"{spec.name} is {state}{f' ({why})' if why else ''}"
 
 
 def with_cause(why: str, explanation: Explanation | None) -> str:
@@ -104,6 +106,7 @@ def status(picture: Snapshot) -> dict[str, Any]:
                 "why": list(record.why),
                 "causes": [cause.sentence for cause in _causes(_explained(picture, spec)[0])],
                 "unreadable": unreadable(record),
+                "maintenance": maintenance(picture, record),
                 "probes": [_probe(picture, probe, record.probes[probe.name]) for probe in spec.probes],
             }
             for spec, record in picture.engines
@@ -116,6 +119,12 @@ def unreadable(record: EngineRecord) -> list[dict[str, str]]:
     told = (told for probe in record.probes.values() if probe.last for told in probe.last.details)
     missing = [value for what, value in told if what == "unreadable"]
     return [{name: getattr(one, name) for name in Missing._fields} for one in missing if isinstance(one, Missing)]
+
+
+def maintenance(picture: Snapshot, record: EngineRecord) -> dict[str, Any] | None:
+    """What the engine is in, or None."""
+    now = record.maintenance
+    return None if now is None else {"until": rfc3339(picture.unix(now.until)), "reason": now.reason}
 
 
 def _probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str, Any]:
