@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sentinel.explain import Explanation
-    from sentinel.model import EngineSpec, EngineState, Maintenance, Observation, Policy, ProbeSpec, ProbeState
+    from sentinel.model import (
+        Delivery,
+        EngineSpec,
+        EngineState,
+        Maintenance,
+        Observation,
+        Policy,
+        ProbeSpec,
+        ProbeState,
+    )
 
 # Starts are read in clock ticks of 10 ms (proc(5)) and carried between two clocks; a restart is never this quick.
 _SAME_START_S = 0.05
@@ -93,6 +102,7 @@ class Snapshot(Value):
     reloaded: bool
     late: str = ""
     explained: Mapping[str, tuple[Explanation | None, Explanation | None]] = {}
+    deliveries: tuple[Delivery, ...] = ()
 
     def unix(self, moment: float) -> float:
         """A moment of the monotonic clock on the wall clock as it goes now."""

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, create_model
 
+from sentinel import receivers
 from sentinel.address import Control, Listen
 from sentinel.maintenance import Cron, Reason, While, Zone, never_over
 from sentinel.model import EngineSpec, Policy, ProbeSpec, Value, Window
 from sentinel.probes import kinds
+from sentinel.receivers import Receiver
 from sentinel.spec import OPTIONS, default_engine, joined
 from sentinel.units import Seconds
 from sentinel.yaml_source import ConfigError, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sentinel.yaml_source import Where
 
@@ -41,6 +43,7 @@ class Config(Value):
     engines: tuple[EngineSpec, ...]
     secrets: tuple[str, ...] = ()
     control: Control | None = None
+    notify: tuple[Receiver, ...] = ()
 
 
 def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
@@ -73,6 +76,9 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
         engines,
         tuple(source.secrets),
         file.control or _control(control),
+        tuple(
+            Receiver(name, each.kind, _settings(receivers.KINDS[each.kind], each)) for name, each in file.notify.items()
+        ),
     )
 
 
@@ -153,15 +159,35 @@ class _Window(_Strict, title="window"):
     reason: Annotated[Any, *_through(Reason)] = Field(Reason(""), description=Reason.FORM)
 
 
-def _probe_models() -> Iterator[type[_Probe]]:
+def _probe_models() -> Iterator[type[BaseModel]]:
     for kind, module in kinds().items():
-        names = {name: module.Settings.__annotations__[name] for name in module.Settings._fields}
-        hints = get_type_hints(type(kind, (), {"__annotations__": names}), vars(module))
-        fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
-        for name, hint in hints.items():
-            default = module.Settings._defaults.get(name, ...)
-            fields[name] = (_parsed(hint) if hasattr(hint, "parse") else hint, _field(default))
-        yield create_model(f"{kind}_probe", __base__=_Probe, __doc__=module.Settings.__doc__, **fields)
+        yield _model(f"{kind}_probe", _Probe, kind, module.Settings, vars(module))
+
+
+def _receiver_models() -> Iterator[type[BaseModel]]:
+    for kind, settings in receivers.KINDS.items():
+        yield _model(f"{kind}_receiver", _Strict, kind, settings, vars(receivers))
+
+
+def _model(title: str, base: type[BaseModel], kind: str, settings: Any, names: dict[str, Any]) -> type[BaseModel]:
+    """A kind's settings as pydantic sees them; `names` are what their types are called where they are written."""
+    written = {name: settings.__annotations__[name] for name in settings._fields}
+    fields: dict[str, Any] = {"kind": (Literal[kind], ...)}
+    for name, hint in get_type_hints(type(kind, (), {"__annotations__": written}), names).items():
+        default = settings._defaults.get(name, ...)
+        fields[name] = (_parsed(hint) if hasattr(hint, "parse") else hint, _field(default))
+    return create_model(title, __base__=base, __doc__=settings.__doc__, **fields)
+
+
+def _by_kind(models: Iterator[type[BaseModel]]) -> Any:
+    union: Any = None
+    for model in models:
+        union = model if union is None else union | model
+    return Annotated[union, Field(discriminator="kind")]
+
+
+def _settings(type_: Any, given: Any) -> Any:
+    return type_(**{field: getattr(given, field) for field in type_._fields})
 
 
 def _field(default: Any, description: str | None = None) -> Any:
@@ -174,10 +200,8 @@ def _field(default: Any, description: str | None = None) -> Any:
 
 def _file_model() -> type[Any]:
     """The file as pydantic sees it: made once from the kinds of probe that there are."""
-    union: Any = None
-    for model in _probe_models():
-        union = model if union is None else union | model
-    each: Any = Annotated[union, Field(discriminator="kind")]
+    probe: Any = _by_kind(_probe_models())
+    receiver: Any = _by_kind(_receiver_models())
     engine = create_model(
         "engine",
         __base__=_Timing,
@@ -186,7 +210,7 @@ def _file_model() -> type[Any]:
             _parsed(Seconds),
             _field(_START_PERIOD, "failures this soon after a start do not count"),
         ),
-        probes=(dict[_Name, each], ...),
+        probes=(dict[_Name, probe], ...),
         maintenance=(list[_Window], Field(default_factory=list)),
     )
     return create_model(
@@ -194,6 +218,7 @@ def _file_model() -> type[Any]:
         __base__=_Strict,
         listen=(_parsed(Listen) | None, None),
         control=(_parsed(Control) | None, None),
+        notify=(dict[_Name, receiver], Field(default_factory=dict)),
         engines=(list[engine], Field(default_factory=list)),  # type: ignore[valid-type]  # made above
     )
 
@@ -210,6 +235,8 @@ def _where(loc: tuple[int | str, ...]) -> Where:
     place = [part for part in loc if part != "[key]"]
     if len(place) > 4 and place[0] == "engines" and place[2] == "probes":
         del place[4]
+    if len(place) > 2 and place[0] == "notify":
+        del place[2]
     return tuple(place)
 
 
@@ -220,7 +247,7 @@ def _sentence(fault: Any) -> str:
         "missing": lambda: "is missing",
         "value_error": lambda: str(context["error"]),
         "union_tag_invalid": lambda: f"no kind {context['tag']!r}, want one of {context['expected_tags']}",
-        "union_tag_not_found": lambda: f"kind is missing, want one of {', '.join(sorted(kinds()))}",
+        "union_tag_not_found": lambda: f"kind is missing, want one of {', '.join(sorted(_kinds_at(fault['loc'])))}",
         "literal_error": lambda: f"{given!r}, want {context['expected']}",
         "dict_type": lambda: "want a map of keys and values",
         "model_attributes_type": lambda: "want a map of keys and values",
@@ -232,10 +259,15 @@ def _sentence(fault: Any) -> str:
     return f"{given!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
+def _kinds_at(loc: tuple[int | str, ...]) -> Iterable[str]:
+    return receivers.KINDS if loc[0] == "notify" else kinds()
+
+
 def _meant(key: str) -> str:
-    known = {name for model in _probe_models() for name in model.model_fields}
+    known = {name for model in (*_probe_models(), *_receiver_models()) for name in model.model_fields}
     known |= {
         "listen",
+        "notify",
         "control",
         "engines",
         "name",
@@ -300,8 +332,7 @@ def _spec(name: str, probe: Any, engine: Any, where: Where, faults: list[tuple[W
         probe.severity,
         tuple(need for need in probe.needs or () if need in engine.probes),
     )
-    settings = kinds()[probe.kind].Settings
-    return ProbeSpec(name, probe.kind, settings(**{field: getattr(probe, field) for field in settings._fields}), policy)
+    return ProbeSpec(name, probe.kind, _settings(kinds()[probe.kind].Settings, probe), policy)
 
 
 def _above(spec: EngineSpec, probe: ProbeSpec) -> set[str]:

@@ -60,6 +60,8 @@ def shown(config: Config) -> dict[str, Any]:
     plain: dict[str, Any] = {"listen": str(config.listen)}
     if config.control is not None:
         plain["control"] = str(config.control)
+    if config.notify:
+        plain["notify"] = {each.name: {"kind": each.kind, **_set(each.settings)} for each in config.notify}
     plain["engines"] = [_engine(with_evidence(engine)) for engine in config.engines]
     hidden: dict[str, Any] = _hide(plain, config.secrets)
     return hidden
@@ -81,10 +83,9 @@ def _window(window: Window) -> dict[str, str]:
 
 def _probe(probe: ProbeSpec) -> dict[str, Any]:
     policy = probe.policy
-    settings = {field: _plain(getattr(probe.settings, field)) for field in probe.settings._fields}
     return {
         "kind": probe.kind,
-        **{field: value for field, value in settings.items() if value not in (None, "", {}, [])},
+        **_set(probe.settings),
         "interval": Seconds(policy.interval_s).text(),
         "timeout": Seconds(policy.timeout_s).text(),
         "fall": policy.fall,
@@ -92,6 +93,12 @@ def _probe(probe: ProbeSpec) -> dict[str, Any]:
         "severity": policy.severity,
         "needs": list(policy.needs),
     }
+
+
+def _set(settings: Any) -> dict[str, Any]:
+    """The settings of a kind that are not empty."""
+    plain = {field: _plain(getattr(settings, field)) for field in settings._fields}
+    return {field: value for field, value in plain.items() if value not in (None, "", {}, [])}
 
 
 def _plain(value: Any) -> Any:

@@ -37,8 +37,9 @@ from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
 from sentinel.publish.control import commands
 from sentinel.publish.log import log_change, start_log
+from sentinel.publish.notify import Notifier
 from sentinel.publish.picture import change as change_shape
-from sentinel.publish.picture import with_cause
+from sentinel.publish.picture import engine_line, with_cause
 from sentinel.publish.web import Events, application
 from sentinel.schedule import Schedule
 from sentinel.spec import shared, with_evidence
@@ -100,6 +101,7 @@ class Daemon:
         self._running: dict[Key, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._calendar = Calendar()
+        self._notifier = Notifier(self._describe, lambda: self._late_probe(time.monotonic()), self._say)
         self._runners: dict[Door, web.AppRunner] = {}
         self._doors: dict[Door, tuple[str, web.BaseSite]] = {}
 
@@ -126,6 +128,7 @@ class Daemon:
                 await stop.wait()
                 self._schedule.stop()
                 self._ends.close()
+                self._notifier.close()
                 ticking.cancel()
                 self._events.close()
         finally:
@@ -146,8 +149,8 @@ class Daemon:
             self._keep(spec, settle(spec, record, now))
         engines = tuple((spec, self._records[name]) for name, spec in self._specs.items())
         explained = {name: self._explainer.of(name) for name in self._specs}
-        late = self._late_probe(now)
-        return Snapshot(now, unix, self._version, engines, self._lag, self._reloaded, late, explained)
+        late, deliveries = self._late_probe(now), self._notifier.deliveries()
+        return Snapshot(now, unix, self._version, engines, self._lag, self._reloaded, late, explained, deliveries)
 
     async def _run_probe(self, key: Key, waited_s: tuple[float, ...]) -> None:
         """One run by the schedule; where an event runs the probe already, after that."""
@@ -214,6 +217,8 @@ class Daemon:
                 told = change.replace(why=with_cause(change.why, self._explainer.of(spec.name)[0]))
             log_change(told)
             self._events.tell(change_shape(told, time.time()))
+            if not change.probe:
+                self._notifier.hear(spec.name, record.state)
 
     def _explain(self, spec: EngineSpec, now: float) -> None:
         """Looks for causes after an answer, and logs the likeliest when that is another one."""
@@ -224,6 +229,13 @@ class Daemon:
         if found and found.believed and rule and rule != self._told_rule.get(spec.name):
             logger.bind(engine=spec.name, rule=rule).warning("{}: {}", spec.name, found.sentence)
         self._told_rule[spec.name] = rule
+
+    def _describe(self, engine: str) -> str:
+        """`trading-engine is unhealthy (why; likeliest cause)`, as everywhere."""
+        return engine_line(self._specs[engine], self._records[engine], self._explainer.of(engine)[0])
+
+    def _say(self, level: str, receiver: str, sentence: str) -> None:
+        logger.bind(receiver=receiver).log(level, "notify {}: {}", receiver, sentence)
 
     def _say_once(self, key: Key, seen: Observation) -> None:
         """What a probe assumed or could not read is said once, not with every answer."""
@@ -264,6 +276,7 @@ class Daemon:
         self._explainer.keep(specs)
         self._calendar.keep(specs)
         self._specs, self._records, self._plan, self._config = specs, records, plan, config
+        self._notifier.set(config.notify, {name: record.state for name, record in records.items()})
         self._schedule.set({key: probe.policy.interval_s for key, (probe, _) in plan.items()})
 
     def _order(self, engine: str, lasts_s: float | None, reason: str) -> None:

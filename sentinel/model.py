@@ -344,6 +344,19 @@ class EngineSpec(Value):
     windows: tuple[Window, ...] = ()
 
 
+class Delivery(Value):
+    """What became of what one receiver was to be told: messages that arrived, attempts that failed, changes given up
+    and changes that wait. `arrived_at` is when the last message did, on the monotonic clock.
+    """
+
+    receiver: str
+    sent: int = 0
+    failed: int = 0
+    dropped: int = 0
+    pending: int = 0
+    arrived_at: float | None = None
+
+
 class Maintenance(Value):
     """What is wrong is expected, until a moment of the monotonic clock: it is shown, and nobody is told.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +35,11 @@ def one_probe(text: str) -> str:
 def one_window(text: str) -> str:
     """A file with one maintenance window; the mistake stands on line 5."""
     return one_probe(f"kind: http, url: '{URL}'") + f"    maintenance: [{{{text}}}]\n"
+
+
+def one_receiver(text: str) -> str:
+    """A file with one receiver; the mistake stands on line 2."""
+    return f"notify:\n  r: {{{text}}}\n"
 
 
 BAD = [
@@ -187,6 +194,57 @@ BAD = [
         one_window("cron: '* * * * *', for: 2m"),
         "5: engines[0].maintenance[0].for: never ends: it begins again before its 120s are over",
         id="a maintenance that never ends",
+    ),
+    pytest.param(
+        one_receiver("kind: pager, url: 'http://h'"),
+        "2: notify.r: no kind 'pager', want one of 'alertmanager', 'apprise', 'heartbeat'",
+        id="a kind of receiver that is not there",
+    ),
+    pytest.param(
+        one_receiver("url: 'http://h'"),
+        "2: notify.r: kind is missing, want one of alertmanager, apprise, heartbeat",
+        id="a receiver without a kind",
+    ),
+    pytest.param(
+        one_receiver("kind: alertmanager, url: 'http://h', remind: 4h"),
+        "2: notify.r.remind: unknown key, did you mean 'reminder'?",
+        id="a setting that no receiver has",
+    ),
+    pytest.param(
+        one_receiver("kind: alertmanager, url: 'http://h', resend: 100ms"),
+        "2: notify.r.resend: '100ms': want a duration of at least 1s, such as 30s or 1m",
+        id="alerts ten times a second",
+    ),
+    pytest.param(
+        one_receiver("kind: alertmanager, url: 'http://h', labels: {engine: x}"),
+        "2: notify.r.labels: engine is a label of Sentinel's own",
+        id="a label that Sentinel sets",
+    ),
+    pytest.param(
+        one_receiver("kind: alertmanager, url: 'http://h', labels: {a-b: x}"),
+        "2: notify.r.labels: 'a-b' is not the name of a label",
+        id="the name of a label",
+    ),
+    pytest.param(
+        one_receiver("kind: alertmanager, url: 'http://h', states: [sick]"),
+        "2: notify.r.states: want a list of unhealthy, unknown and degraded",
+        id="a state that no engine is told in",
+    ),
+    pytest.param(
+        one_receiver("kind: apprise, url: 'slck://s3cret/s3cret/s3cret'"),
+        "2: notify.r.url: Apprise cannot read it, want a URL that Apprise knows, such as mailto://… or slack://…, "
+        "mostly as file:PATH",
+        id="a service that Apprise does not know, and the URL is not repeated",
+    ),
+    pytest.param(
+        one_receiver("kind: apprise, url: 'json://h1', per_hour: 0"),
+        "2: notify.r.per_hour: '0': want a number of messages from 1 to 1000",
+        id="no message an hour",
+    ),
+    pytest.param(
+        one_receiver("kind: heartbeat, url: 'https://h:x/s3cret'"),
+        "2: notify.r.url: cannot be reached, want an http or https URL, mostly as file:PATH",
+        id="a heartbeat's URL, which is not repeated",
     ),
     pytest.param(
         one_probe(f"kind: http, url: '{URL}', headers: {{'A B': c}}"),
@@ -365,6 +423,40 @@ def test_windows_and_the_control_socket_are_shown_as_they_are_written(
     path.write_text(capsys.readouterr().out)
     assert load_config(str(path), {}) == before
     assert load_config(None, {"SENTINEL_CONTROL": "unix:/c"}).control == "unix:/c"
+
+
+def test_receivers_are_shown_without_their_secrets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sentinel.yaml"
+    (tmp_path / "chat").write_text("slack://TokenA123/TokenB123/TokenC1234567890123456789\n")
+    path.write_text(
+        "notify:\n"
+        "  am: {kind: alertmanager, url: 'http://u:pw@h:9093', headers: {X: s3cret}, labels: {team: t}}\n"
+        "  chat: {kind: apprise, url: 'file:chat', states: [unhealthy], reminder: 0s}\n"
+        "  beat: {kind: heartbeat, url: 'https://hc-ping.com/s3cret-uuid', every: 60s, fail: /fail}\n"
+    )
+    assert config_command.main(["show", str(path)]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)["notify"]
+    states = ["unhealthy", "unknown", "degraded"]
+    assert shown == {
+        "am": {
+            "kind": "alertmanager",
+            "url": "http://***@h:9093",
+            "headers": {"X": "***"},
+            "states": states,
+            "resend": "60s",
+            "labels": {"team": "t"},
+        },
+        "chat": {"kind": "apprise", "url": "slack://***", "states": ["unhealthy"], "reminder": "0s", "per_hour": 20},
+        "beat": {"kind": "heartbeat", "url": "https://hc-ping.com/***", "every": "60s", "fail": "/fail"},
+    }
+
+
+def test_without_apprise_its_receivers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    path = tmp_path / "sentinel.yaml"
+    path.write_text(one_receiver("kind: apprise, url: 'json://h'"))
+    needs = "needs Apprise: pip install 'sentinel-engine-monitor[notify]'"
+    assert fault_of(path) == f"{path}:2: notify.r.url: {needs}"
 
 
 def test_quantiles_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sentinel.board import EngineRecord, Snapshot, fresh, step
 from sentinel.history import History
-from sentinel.model import EngineSpec, Observation, Policy, ProbeSpec, Reading, Tally
+from sentinel.model import Delivery, EngineSpec, Observation, Policy, ProbeSpec, Reading, Tally
 from sentinel.publish import picture as shapes
 from sentinel.publish.metrics import exposition
 
@@ -143,6 +143,22 @@ def test_health_json_is_as_the_draft_has_it() -> None:
             ],
         },
     }
+
+
+def test_what_became_of_notifications_is_on_the_page() -> None:
+    told = Delivery("chat", sent=3, failed=2, dropped=1, pending=4, arrived_at=8.0)
+    page = samples(picture(well(), slow()).replace(deliveries=(told, Delivery("new"))))
+    assert [line for line in page if "notifications" in line] == [
+        'sentinel_notifications_total{receiver="chat",result="sent"} 3.0',
+        'sentinel_notifications_total{receiver="chat",result="failed"} 2.0',
+        'sentinel_notifications_total{receiver="new",result="sent"} 0.0',
+        'sentinel_notifications_total{receiver="new",result="failed"} 0.0',
+        'sentinel_notifications_dropped_total{receiver="chat"} 1.0',
+        'sentinel_notifications_dropped_total{receiver="new"} 0.0',
+        'sentinel_notifications_pending{receiver="chat"} 4.0',
+        'sentinel_notifications_pending{receiver="new"} 0.0',
+        'sentinel_notifications_last_sent_timestamp_seconds{receiver="chat"} 1.699999998e+09',
+    ]
 
 
 def test_no_answer_and_no_engine_are_not_health() -> None:

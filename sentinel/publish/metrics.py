@@ -55,6 +55,7 @@ class _Collector:
         yield from _engines(picture)
         yield from _probes(picture, rows)
         yield from _readings(picture, rows)
+        yield from _deliveries(picture)
         lag = HistogramMetricFamily("sentinel_schedule_lag_seconds", "How late a probe started.")
         lag.add_metric((), *_buckets(picture.lag))
         yield lag
@@ -143,6 +144,33 @@ def _readings(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
             values = [probe.name if label == "probe" else next(given) for label in metric.labels]
             into.add_metric((spec.name, *values), reading.value)
     yield from (family for _, family in families.values())
+
+
+def _deliveries(picture: Snapshot) -> Iterator[Family]:
+    attempts = CounterMetricFamily(
+        "sentinel_notifications",
+        "Messages to a receiver, by what became of them: sent, or failed and to be tried again.",
+        labels=["receiver", "result"],
+    )
+    dropped = CounterMetricFamily(
+        "sentinel_notifications_dropped", "Changes of state that a receiver was never told.", labels=["receiver"]
+    )
+    pending = GaugeMetricFamily(
+        "sentinel_notifications_pending", "Changes of state that a receiver is still to be told.", labels=["receiver"]
+    )
+    arrived = GaugeMetricFamily(
+        "sentinel_notifications_last_sent_timestamp_seconds",
+        "When the last message reached a receiver, in seconds since 1970.",
+        labels=["receiver"],
+    )
+    for each in picture.deliveries:
+        attempts.add_metric((each.receiver, "sent"), each.sent)
+        attempts.add_metric((each.receiver, "failed"), each.failed)
+        dropped.add_metric((each.receiver,), each.dropped)
+        pending.add_metric((each.receiver,), each.pending)
+        if each.arrived_at is not None:
+            arrived.add_metric((each.receiver,), picture.unix(each.arrived_at))
+    yield from (attempts, dropped, pending, arrived)
 
 
 def _known(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> Observation | None:
