@@ -82,7 +82,7 @@ def _engines(given: Mapping[str, str], environ: Mapping[str, str], skip: set[str
     from sentinel.config import load_config  # YAML and pydantic: only a check with a file of its own pays
 
     engines = []
-    for engine in load_config(config, environ).engines:
+    for engine in load_config(config, environ, telling=False).engines:
         probes = tuple(
             probe.replace(policy=probe.policy.replace(fall=1, rise=1))
             for probe in engine.probes

@@ -46,8 +46,11 @@ class Config(Value):
     notify: tuple[Receiver, ...] = ()
 
 
-def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
-    """The configuration of a file, or the four defaults as the environment changes them. Raises ConfigError."""
+def load_config(path: str | None, environ: Mapping[str, str], *, telling: bool = True) -> Config:
+    """The configuration of a file, or the four defaults as the environment changes them. Raises ConfigError.
+
+    Who tells nobody leaves `telling` out, and what it takes to know whether a receiver can be told.
+    """
     listen = environ.get("SENTINEL_LISTEN") or DEFAULT_LISTEN
     control = environ.get("SENTINEL_CONTROL") or None
     if path is None:
@@ -65,6 +68,10 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
         raise source.failed(_faults(exc)) from exc
     faults: list[tuple[Where, str]] = []
     engines = tuple(_engines(file, faults))
+    if telling:
+        for name, each in file.notify.items():
+            if each.kind == "apprise" and (fault := each.url.fault()):
+                faults.append((("notify", name, "url"), fault))
     if file.control is not None and file.control == file.listen:
         faults.append((("control",), "is what listen: says; commands need a socket of their own"))
     if faults:

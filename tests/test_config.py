@@ -457,6 +457,7 @@ def test_without_apprise_its_receivers_are_refused(tmp_path: Path, monkeypatch: 
     path.write_text(one_receiver("kind: apprise, url: 'json://h'"))
     needs = "needs Apprise: pip install 'sentinel-engine-monitor[notify]'"
     assert fault_of(path) == f"{path}:2: notify.r.url: {needs}"
+    assert load_config(str(path), {}, telling=False).notify[0].name == "r"  # a check tells nobody, and does not load it
 
 
 def test_quantiles_are_shown_as_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,6 +238,29 @@ def test_it_is_shown_everywhere_and_ends_by_command_and_by_itself(
         ]
 
 
+def test_a_reload_moves_the_control_socket_and_a_bad_one_changes_nothing(engine: Engine, tmp_path: Path) -> None:
+    old, new = tmp_path / "control.sock", tmp_path / "new.sock"
+    with Daemon(tmp_path, config(engine, tmp_path)) as daemon:
+        text = daemon.config_path.read_text()
+        daemon.config_path.write_text(text.replace(f"unix:{old}", f"unix:{tmp_path}/none/c.sock"))
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: daemon.metric("sentinel_config_last_reload_successful") == 0)
+        why = f"cannot listen on unix:{tmp_path}/none/c.sock: no such file or directory"
+        assert daemon.log()[-1]["message"] == f"not reloaded, the old configuration goes on: {why}"
+        assert old.is_socket()
+        daemon.config_path.write_text(text.replace(str(old), str(new)))
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: new.is_socket() and not old.exists())
+        daemon.config_path.write_text(text.replace(f"control: unix:{old}\n", ""))
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: not new.exists())
+        daemon.config_path.write_text(text)
+        daemon.process.send_signal(signal.SIGHUP)
+        until(old.is_socket)
+        assert daemon.end()[0] == 0
+        assert not old.exists()
+
+
 def test_nothing_that_changes_state_is_there_over_tcp(engine: Engine, tmp_path: Path) -> None:
     with Daemon(tmp_path, config(engine, tmp_path)) as daemon:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
