@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def config(notify: str, **engines: str) -> str:
     """Engines of one http probe each, and receivers."""
     rows = "".join(
-        f"  - name: {name}\n    interval: 200ms\n    timeout: 200ms\n    fall: 2\n    rise: 2\n    start_period: 0s\n"
+        f"  - name: {name}\n    interval: 500ms\n    timeout: 500ms\n    fall: 2\n    rise: 2\n    start_period: 0s\n"
         f'    probes: {{health: {{kind: http, url: "{url}/"}}}}\n'
         for name, url in engines.items()
     )
@@ -134,6 +134,7 @@ def test_a_real_alertmanager_is_told_once_and_of_the_end_once(
     assert pages(inbox) == [("e", "unhealthy", "firing"), ("e", "unhealthy", "resolved")]
 
 
+@pytest.mark.alone
 @needs("prometheus-alertmanager")
 def test_an_alertmanager_that_is_down_for_a_while_loses_nothing(
     alertmanager: RealAlertmanager, inbox: Inbox, tmp_path: Path
@@ -325,7 +326,7 @@ def test_receivers_that_hang_delay_no_probe_and_not_the_end(engine: Inbox, tmp_p
             now = {bound: daemon.metric(f'sentinel_schedule_lag_seconds_bucket{{le="{bound}"}}') for bound in late}
             assert after is not None
             assert before is not None
-            assert after - before >= 0.9 * passed_s / 0.2
+            assert after - before >= 0.9 * passed_s / 0.5
             runs, in_time = now["+Inf"] - late["+Inf"], now["0.05"] - late["0.05"]
             assert in_time >= 0.9 * runs, (in_time, runs)  # the machine's own noise; a hanging receiver would be all
             assert daemon.metric('sentinel_notifications_pending{receiver="am"}') == 1
