@@ -135,6 +135,8 @@ class Calendar:
     def of(self, spec: EngineSpec, now: float, unix: float) -> Maintenance | None:
         """What is in force now; of several, the one that lasts longest."""
         ordered = self._ordered.get(spec.name)
+        if ordered is None and not spec.windows:
+            return None
         if ordered is not None and ordered.until <= now:
             del self._ordered[spec.name]
             ordered = None

@@ -10,8 +10,10 @@ import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from sentinel.address import Control, parse_unix
 from sentinel.client import TIMEOUT_S
@@ -77,7 +79,7 @@ class _RefusedError(Exception):
 
 async def _order(path: str, engine: str, body: dict[str, str] | None) -> Any:
     """The daemon's answer. Raises _RefusedError."""
-    url = f"http://localhost/api/v1/maintenance/{engine}"
+    url = URL(f"http://localhost/api/v1/maintenance/{quote(engine, safe='')}", encoded=True)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
         async with (

@@ -279,11 +279,9 @@ def test_a_window_of_the_configuration(engine: Engine, tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_gets_one_sentence(engine: Engine, command: Command, tmp_path: Path) -> None:
     with Daemon(tmp_path, config(engine, tmp_path)):
-        assert command("start", "f", "--for", "10m") == (
-            1,
-            "",
-            "sentinel maintenance: no engine 'f', want one of e\n",
-        )
+        for name in ("f", "a/b", "../e"):
+            told = f"sentinel maintenance: no engine {name!r}, want one of e\n"
+            assert command("start", name, "--for", "10m") == (1, "", told)
         code, out, err = command("end", "e")  # nothing to end is what was wanted
         assert (code, err) == (0, "")
         refused = subprocess.run(

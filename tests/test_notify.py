@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from aiosmtpd.controller import Controller
 
+from sentinel import cli
+from sentinel.address import Url
 from sentinel.outbox import Line, Trouble
-from sentinel.publish.carriers import alerts, message
+from sentinel.publish import carriers
+from sentinel.publish.carriers import UndeliveredError, alerts, message, to_alertmanager
 from sentinel.publish.notify import Notifier
 from sentinel.receivers import Alertmanager, Heartbeat, Labels, Pause, Receiver, SecretUrl
 from tests import servers
@@ -299,6 +302,55 @@ async def test_a_heartbeat_beats_while_the_schedule_is_fresh_and_says_when_it_is
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_in_maintenance_nobody_is_told_and_a_bad_end_is(inbox: Inbox, engine: Inbox, tmp_path: Path) -> None:
+    control = f"unix:{tmp_path}/control.sock"
+    text = config(f'  am: {{kind: alertmanager, url: "{inbox.url}"}}\n', e=engine.url)
+    with Daemon(tmp_path, f"control: {control}\n{text}") as daemon:
+        until(lambda: daemon.state() == "healthy")
+        assert cli.main(["maintenance", "start", "e", "--for", "1h", "--control", control]) == 0
+        engine.status = 500
+        until(lambda: daemon.probes()["health"] == ("failing", "http_status"))
+        assert daemon.state() == "maintenance"
+        time.sleep(1.5)  # longer than anything is gathered
+        assert inbox.requests == []
+        assert cli.main(["maintenance", "end", "e", "--control", control]) == 0
+        until(lambda: inbox.requests)
+        (alert,) = inbox.bodies()[0]
+        assert alert["annotations"]["summary"].startswith("e is unhealthy (health: GET ")
+        assert cli.main(["maintenance", "start", "e", "--for", "1h", "--control", control]) == 0
+        until(lambda: len(inbox.requests) == 2)
+        (alert,) = inbox.bodies()[1]
+        assert alert["annotations"]["summary"].startswith("e is in maintenance (until ")
+        assert alert["labels"]["state"] == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    ("behave", "why"),
+    [
+        pytest.param(
+            servers.answers(b"", "302 Found", "Location: http://127.0.0.1:1/\r\n"),
+            "status 302, want 2xx",
+            id="a redirect, which would make a GET of a POST",
+        ),
+        pytest.param(servers.answers(b"bad label", "400 Bad Request"), "status 400, want 2xx: bad label", id="refused"),
+        pytest.param(servers.resetting, "connection reset by peer", id="a reset"),
+        pytest.param(servers.says(b"SSH-2.0-x\r\n"), "ssh-2.0-x", id="no HTTP"),
+        pytest.param(servers.says(b""), "remote end closed connection without response", id="no answer"),
+    ],
+)
+def test_what_does_not_arrive_says_why(behave: Any, why: str) -> None:
+    with servers.serving(behave) as url:
+        settings = Alertmanager(Url(url.replace("http://", "http://user:pw@")))
+        with pytest.raises(UndeliveredError) as caught:
+            to_alertmanager(settings, [Line(1.0, 1.0, "e is unhealthy", Trouble("e", "unhealthy", 1.0, 1.0))], 1.0)
+    assert str(caught.value).strip() == f"{url}: {why}"
+
+
+def test_what_apprise_says_of_a_failure_loses_the_secret() -> None:
+    url = "slack://TokenA123/Token%2FB12/abc123def456"
+    assert carriers._hidden("403 at /TokenA123/Token/B12,\nabc123def456", url) == "403 at /***/***, ***"
 
 
 @pytest.mark.alone
