@@ -37,8 +37,8 @@ class Manner(Value):
     hold_s: float = 0.0
 
 
-class Trouble(Value):
-    """An engine in one bad state, from its beginning on both clocks."""
+class Spell(Value):
+    """An engine in one bad state, from its beginning on both clocks. (`sight.Trouble` is of a probe.)"""
 
     engine: str
     state: str
@@ -47,23 +47,23 @@ class Trouble(Value):
 
 
 class Line(Value):
-    """A change: a trouble that began, one that ended, or one that became another; `again` where it only reminds."""
+    """A change: a spell that began, one that ended, or one that became another; `again` where it only reminds."""
 
     at: float
     at_unix: float
     text: str
-    began: Trouble | None = None
-    ended: Trouble | None = None
+    began: Spell | None = None
+    ended: Spell | None = None
     again: bool = False
 
 
 class Outbox(Value):
-    """What one receiver was told and is to be told. `lasting` by engine; `told` is when a trouble was told last."""
+    """What one receiver was told and is to be told. `lasting` by engine; `told` is when a spell was told last."""
 
     pending: tuple[Line, ...] = ()
-    lasting: Mapping[str, Trouble] = {}
-    told: Mapping[Trouble, float] = {}
-    held: Mapping[Trouble, float] = {}  # whose end is not to be told before this moment
+    lasting: Mapping[str, Spell] = {}
+    told: Mapping[Spell, float] = {}
+    held: Mapping[Spell, float] = {}  # whose end is not to be told before this moment
     sent: tuple[float, ...] = ()  # messages of the last hour, where they are limited
     failed: int = 0  # attempts in a row
     not_before: float = float("-inf")
@@ -76,10 +76,10 @@ def hear(box: Outbox, manner: Manner, engine: str, state: str, text: str, now: f
     `starting` is no news: what was told still holds until the engine has settled.
     """
     before = box.lasting.get(engine)
-    after = Trouble(engine, state, now, unix) if state in manner.states else None
+    after = Spell(engine, state, now, unix) if state in manner.states else None
     if state == "starting" or (before is None and after is None) or (before and after and before.state == after.state):
         return box
-    lasting = {name: trouble for name, trouble in box.lasting.items() if name != engine}
+    lasting = {name: spell for name, spell in box.lasting.items() if name != engine}
     if after is not None:
         lasting[engine] = after
     was = f"{text}, was {before.state} for {duration(now - before.since)}" if before else text
@@ -106,9 +106,9 @@ def take(
     if ready and now - ready[0].at < manner.gather_s:
         return box, ()
     reminders = tuple(
-        Line(now, unix, f"{describe(trouble.engine)}, for {duration(now - trouble.since)} now", trouble, again=True)
-        for trouble in box.lasting.values()
-        if manner.remind_s and now - box.told.get(trouble, now) >= manner.remind_s
+        Line(now, unix, f"{describe(spell.engine)}, for {duration(now - spell.since)} now", spell, again=True)
+        for spell in box.lasting.values()
+        if manner.remind_s and now - box.told.get(spell, now) >= manner.remind_s
     )
     return box.replace(sent=sent), ready + reminders
 
@@ -142,10 +142,10 @@ def _bounded(box: Outbox, now: float) -> Outbox:
 
 
 def _without(box: Outbox, lines: tuple[Line, ...]) -> Outbox:
-    """These lines are done with, and so are the troubles that ended in them."""
+    """These lines are done with, and so are the spells that ended in them."""
     over = {line.ended for line in lines}
     return box.replace(
         pending=tuple(line for line in box.pending if line not in lines),
-        told={trouble: at for trouble, at in box.told.items() if trouble not in over},
-        held={trouble: at for trouble, at in box.held.items() if trouble not in over},
+        told={spell: at for spell, at in box.told.items() if spell not in over},
+        held={spell: at for spell, at in box.held.items() if spell not in over},
     )

@@ -16,7 +16,7 @@ from aiosmtpd.controller import Controller
 
 from sentinel import cli
 from sentinel.address import Url
-from sentinel.outbox import Line, Trouble
+from sentinel.outbox import Line, Spell
 from sentinel.publish import carriers
 from sentinel.publish.carriers import UndeliveredError, alerts, message, to_alertmanager
 from sentinel.publish.notify import Notifier
@@ -180,7 +180,7 @@ def test_an_alertmanager_that_is_down_for_a_while_loses_nothing(
 
 def test_an_alert_as_alertmanager_is_sent_it() -> None:
     settings = Alertmanager("http://h", labels=Labels({"team": "t"}.items()), resend=Pause(60), runbooks="http://r/")
-    began, ended = Trouble("e", "degraded", 5.0, 1005.0), Trouble("e", "unhealthy", 1.0, 1001.0)
+    began, ended = Spell("e", "degraded", 5.0, 1005.0), Spell("e", "unhealthy", 1.0, 1001.0)
     sent = alerts(settings, [Line(5.0, 1005.0, "e is degraded (why)", began, ended)], 1006.0)
     common = {"engine": "e", "team": "t"}
     assert sent == [
@@ -344,7 +344,7 @@ def test_what_does_not_arrive_says_why(behave: Any, why: str) -> None:
     with servers.serving(behave) as url:
         settings = Alertmanager(Url(url.replace("http://", "http://user:pw@")))
         with pytest.raises(UndeliveredError) as caught:
-            to_alertmanager(settings, [Line(1.0, 1.0, "e is unhealthy", Trouble("e", "unhealthy", 1.0, 1.0))], 1.0)
+            to_alertmanager(settings, [Line(1.0, 1.0, "e is unhealthy", Spell("e", "unhealthy", 1.0, 1.0))], 1.0)
     assert str(caught.value).strip() == f"{url}: {why}"
 
 

@@ -26,7 +26,7 @@ from sentinel.receivers import SEVERITY
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sentinel.outbox import Line, Trouble
+    from sentinel.outbox import Line, Spell
     from sentinel.receivers import Alertmanager, Apprise, Heartbeat
 
 TIMEOUT_S = 10.0  # of each step of an exchange; notify.py bounds the whole
@@ -58,16 +58,16 @@ def alerts(settings: Alertmanager, batch: Sequence[Line], unix: float) -> list[d
     return told
 
 
-def _alert(settings: Alertmanager, line: Line, trouble: Trouble, ends_unix: float) -> dict[str, Any]:
-    name = f"Engine{trouble.state.capitalize()}"
+def _alert(settings: Alertmanager, line: Line, spell: Spell, ends_unix: float) -> dict[str, Any]:
+    name = f"Engine{spell.state.capitalize()}"
     annotations = {"summary": line.text}
     if settings.runbooks:
         annotations["runbook_url"] = f"{settings.runbooks.rstrip('/')}/{name}.md"
-    own = {"alertname": name, "engine": trouble.engine, "severity": SEVERITY[trouble.state], "state": trouble.state}
+    own = {"alertname": name, "engine": spell.engine, "severity": SEVERITY[spell.state], "state": spell.state}
     return {
         "labels": {**dict(settings.labels), **own},
         "annotations": annotations,
-        "startsAt": rfc3339(trouble.since_unix),
+        "startsAt": rfc3339(spell.since_unix),
         "endsAt": rfc3339(ends_unix),
     }
 
