@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from sentinel.board import EngineRecord, Snapshot, fresh, step
@@ -71,10 +72,10 @@ def test_the_past_is_aligned_and_named_as_on_the_metrics_page() -> None:
 
 
 def samples(now: Snapshot) -> list[str]:
-    """The page without its comments and histograms."""
+    """The page without its comments, its histograms and what the daemon's own process uses at the moment."""
     body, _ = exposition(lambda: now)("")
-    histograms = ("#", "sentinel_probe_duration_seconds", "sentinel_schedule_lag_seconds")
-    return [line for line in body.decode().splitlines() if not line.startswith(histograms)]
+    others = ("#", "sentinel_probe_duration_seconds", "sentinel_schedule_lag_seconds", "process_")
+    return [line for line in body.decode().splitlines() if not line.startswith(others)]
 
 
 def test_the_whole_page_of_one_engine() -> None:
@@ -92,6 +93,7 @@ def test_the_whole_page_of_one_engine() -> None:
         'sentinel_engine_state_changes_total{engine="engine",state="unhealthy"} 0.0',
         'sentinel_engine_state_changes_total{engine="engine",state="unknown"} 0.0',
         'sentinel_engine_state_changes_total{engine="engine",state="maintenance"} 0.0',
+        'sentinel_engine_state_since_timestamp_seconds{engine="engine"} 1.699999999e+09',
         'sentinel_probe_success{engine="engine",kind="process",probe="process"} 1.0',
         'sentinel_probe_success{engine="engine",kind="latency",probe="p99"} 0.0',
         'sentinel_probe_failures_total{engine="engine",kind="latency",probe="p99",reason="over_budget"} 1.0',
@@ -104,6 +106,19 @@ def test_the_whole_page_of_one_engine() -> None:
         'sentinel_build_info{version="1.2.3"} 1.0',
         "sentinel_config_last_reload_successful 1.0",
     ]
+
+
+def test_the_page_says_what_the_daemon_itself_costs(tmp_path: Path) -> None:
+    def own() -> dict[str, float]:
+        rows = (line.split() for line in exposition(picture)("")[0].decode().splitlines())
+        return {row[0]: float(row[1]) for row in rows if row[0].startswith("process_")}
+
+    before = own()
+    with (tmp_path / "one more").open("w"):
+        after = own()
+    assert after["process_open_fds"] == before["process_open_fds"] + 1
+    assert 0 < before["process_cpu_seconds_total"] <= after["process_cpu_seconds_total"] <= time.process_time() + 1
+    assert {"process_resident_memory_bytes", "process_start_time_seconds"} <= before.keys()
 
 
 def test_what_is_stale_is_absent_and_not_its_last_value() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
@@ -30,6 +30,7 @@ def exposition(picture: Callable[[], Snapshot]) -> Callable[[str], tuple[bytes, 
     """A function from an Accept header to the page and its content type."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(picture))
+    ProcessCollector(registry=registry)  # the daemon's own CPU, memory and open files, under the names of all clients
 
     def page(accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
@@ -81,6 +82,11 @@ def _engines(picture: Snapshot) -> Iterator[Family]:
     changes = CounterMetricFamily(
         "sentinel_engine_state_changes", "Changes of the engine's state, by the new one.", labels=["engine", "state"]
     )
+    since = GaugeMetricFamily(
+        "sentinel_engine_state_since_timestamp_seconds",
+        "When the engine came into the state that it is in, in seconds since 1970.",
+        labels=["engine"],
+    )
     cause = GaugeMetricFamily(
         "sentinel_engine_cause",
         "1 on the likeliest cause of the engine's trouble, while one is known.",
@@ -92,6 +98,7 @@ def _engines(picture: Snapshot) -> Iterator[Family]:
         labels=["engine"],
     )
     for spec, record in picture.engines:
+        since.add_metric((spec.name,), picture.unix(record.since))
         explanation = picture.explained.get(spec.name, (None, None))[0]
         if explanation and explanation.causes:
             cause.add_metric((spec.name, explanation.causes[0].rule), 1)
@@ -101,7 +108,7 @@ def _engines(picture: Snapshot) -> Iterator[Family]:
         for name in ENGINE_STATES:
             state.add_metric((spec.name, name), record.state == name)
             changes.add_metric((spec.name, name), record.changes.get(name, 0))
-    yield from (state, healthy, changes, cause, maintained)
+    yield from (state, healthy, changes, since, cause, maintained)
 
 
 def _probes(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
