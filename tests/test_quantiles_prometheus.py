@@ -9,7 +9,6 @@ import contextlib
 import http.server
 import json
 import random
-import subprocess
 import threading
 import time
 import urllib.parse
@@ -20,7 +19,7 @@ import pytest
 
 from sentinel.exposition import Selector, read_family
 from sentinel.quantiles import Window, estimate, histograms
-from tests.capture_pages import free_port
+from tests.prometheus import Prometheus
 from tests.tools import needs
 
 if TYPE_CHECKING:
@@ -64,21 +63,15 @@ def prometheus(folder: Path) -> Iterator[str]:
         server.chance, server.scrapes = random.Random(7), 0  # type: ignore[attr-defined]  # for the handler
         server.counts = {"a": [10**7] * len(BOUNDS), "b": [10**7] * len(BOUNDS)}  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        config = folder / "prometheus.yml"
-        target = f"127.0.0.1:{server.server_port}"
-        config.write_text(
+        config = (
             "scrape_configs: [{job_name: page, scrape_interval: 1s, scrape_timeout: 1s,"
-            f" static_configs: [{{targets: ['{target}']}}]}}]\n"
+            f" static_configs: [{{targets: ['127.0.0.1:{server.server_port}']}}]}}]\n"
         )
-        listen = f"127.0.0.1:{free_port()}"
-        command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}"]
-        with subprocess.Popen([*command, f"--web.listen-address={listen}"], stderr=subprocess.DEVNULL) as process:
-            try:
-                yield f"http://{listen}"
-            finally:
-                process.terminate()
-                process.wait(10)
-                server.shutdown()
+        try:
+            with Prometheus(folder, config) as running:
+                yield running.url
+        finally:
+            server.shutdown()
 
 
 def query(url: str, promql: str, at: float | None = None) -> list[dict[str, Any]]:
