@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types layers tests tools fuzz bench soak clean
+.PHONY: demo test lint types layers tests tools dashboards fuzz bench soak clean
 
 demo: $(READY)
 	@$(BIN)/sentinel demo
@@ -35,6 +35,10 @@ layers: $(READY)
 tests: $(READY)
 	$(BIN)/pytest -n 2 -m 'not alone'
 	$(BIN)/pytest -m alone
+
+# The boards as Grafana reads them, out of dashboards/src.
+dashboards: $(READY)
+	$(BIN)/python -m dashboards.src
 
 fuzz: $(READY)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz -n 2
