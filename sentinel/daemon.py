@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from sentinel.board import EngineRecord
     from sentinel.config import Config
+    from sentinel.explain import Explanation
     from sentinel.model import EngineSpec, ProbeSpec
     from sentinel.schedule import Key
 
@@ -213,8 +214,7 @@ class Daemon:
         for change in changes(spec, before, record):
             told = change
             if not change.probe:  # that it is not well, and why, is told in one line
-                self._explainer.update(spec, record, time.monotonic())
-                told = change.replace(why=with_cause(change.why, self._explainer.of(spec.name)[0]))
+                told = change.replace(why=with_cause(change.why, self._explained(spec, time.monotonic())))
             log_change(told)
             self._events.tell(change_shape(told, time.time()))
             if not change.probe:
@@ -222,13 +222,21 @@ class Daemon:
 
     def _explain(self, spec: EngineSpec, now: float) -> None:
         """Looks for causes after an answer, and logs the likeliest when that is another one."""
-        record = self._records[spec.name]
-        self._explainer.update(spec, record, now)
-        found = self._explainer.of(spec.name)[0]
+        found = self._explained(spec, now)
         rule = found.causes[0].rule if found and found.causes else ""
         if found and found.believed and rule and rule != self._told_rule.get(spec.name):
             logger.bind(engine=spec.name, rule=rule).warning("{}: {}", spec.name, found.sentence)
         self._told_rule[spec.name] = rule
+
+    def _explained(self, spec: EngineSpec, now: float) -> Explanation | None:
+        """What explains the engine's trouble, after another look."""
+        try:
+            self._explainer.update(spec, self._records[spec.name], now)
+        except Exception:  # noqa: BLE001  # a bug in a rule must hide no change of state
+            if (spec.name, "explain") not in self._broken:
+                logger.bind(engine=spec.name).exception("the explanation itself failed, please report this")
+            self._broken.add((spec.name, "explain"))
+        return self._explainer.of(spec.name)[0]
 
     def _describe(self, engine: str) -> str:
         """`trading-engine is unhealthy (why; likeliest cause)`, as everywhere."""
