@@ -101,9 +101,13 @@ def levels(pid: int, controller: str, proc: str = "/proc", root: str = "") -> tu
 
 
 def parse_mountinfo(data: bytes) -> list[tuple[str, str, str, list[str]]]:
-    """Root, mount point, filesystem type and super options of each line (proc(5)); a line that is none is left out."""
+    """Root, mount point, filesystem type and super options of each cgroup line (proc(5)); others are left out.
+
+    A host has a mount for every container, and this is read every second.
+    """
     mounts = []
-    for line in data.decode("utf-8", "surrogateescape").split("\n"):  # splitlines ends one at U+2028 too
+    lines = b"\n".join(line for line in data.split(b"\n") if b" - cgroup" in line)
+    for line in lines.decode("utf-8", "surrogateescape").split("\n"):  # splitlines ends one at U+2028 too
         front, found, back = line.partition(" - ")
         fields, kinds = front.split(" "), back.split(" ")
         if found and len(fields) >= 6 and len(kinds) >= 3:

@@ -402,8 +402,12 @@ def test_version_1_writes_none_as_a_number(tmp_path: Path, total: int) -> None:
             ("/", "/x", "cgroup2", ["rw"]),
             id="two optional fields and a source that looks like the end of them",
         ),
-        pytest.param("1 2 0:3 / /a\\134040b rw - t s o\n", ("/", "/a\\040b", "t", ["o"]), id="an escaped backslash"),
-        pytest.param("1 2 0:3 / /a\\04 rw - t s o\n", ("/", "/a\\04", "t", ["o"]), id="half an escape is none"),
+        pytest.param(
+            "1 2 0:3 / /a\\134040b rw - cgroup s o\n", ("/", "/a\\040b", "cgroup", ["o"]), id="an escaped backslash"
+        ),
+        pytest.param(
+            "1 2 0:3 / /a\\04 rw - cgroup s o\n", ("/", "/a\\04", "cgroup", ["o"]), id="half an escape is none"
+        ),
     ],
 )
 def test_a_line_of_mountinfo(line: str, expected: tuple[str, str, str, list[str]]) -> None:

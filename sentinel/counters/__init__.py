@@ -58,7 +58,7 @@ class Counting:
         return Counters(tuple(look.counted), look.levels, look.sources, tuple(look.missing.values()))
 
     def pulse(self, now: float) -> None:
-        """Between two looks, some ten times a second: who stands still now did so since the pulse before.
+        """Between two looks, some five times a second: who stands still now did so since the pulse before.
 
         No counter of the kernel tells of a SIGSTOP; only the state does, while it lasts.
         """

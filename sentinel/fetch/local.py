@@ -41,7 +41,7 @@ class Local:
         self._clocks = Clocks(float("-inf"), 0.0, 0.0)
 
     def pulse(self) -> None:
-        """To be called some ten times a second between the looks at counters."""
+        """To be called some five times a second between the looks at counters."""
         now = time.monotonic()
         for name, (counting, looked) in [*self._counting.items()]:
             if now - looked > _FORGET_S:

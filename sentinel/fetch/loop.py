@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sentinel.model import Ask
 
 _CHUNK = 64 << 10
-_PULSE_S = 0.1  # a stop of 0.3 s, long enough to lose every order meanwhile, is seen two or three times
+_PULSE_S = 0.2  # a stop of 0.3 s, long enough to lose every order meanwhile, is always seen; each waking costs
 
 
 class Fetcher:
