@@ -96,9 +96,9 @@ class Daemon:
         self._events = Events()
         self._history = History()
         self._explainer = Explainer(self._history, _clock)
-        self._fetch = Fetcher()
-        self._schedule = Schedule(self._run_probe)
         self._ends = Ends(self._ended)
+        self._fetch = Fetcher(self._ends.status)
+        self._schedule = Schedule(self._run_probe)
         self._running: dict[Key, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._calendar = Calendar()
@@ -214,7 +214,9 @@ class Daemon:
         for change in changes(spec, before, record):
             told = change
             if not change.probe:  # that it is not well, and why, is told in one line
-                told = change.replace(why=with_cause(change.why, self._explained(spec, time.monotonic())))
+                found = self._explained(spec, time.monotonic())
+                told = change.replace(why=with_cause(change.why, found))
+                self._told_rule[spec.name] = found.rule if found else ""
             log_change(told)
             self._events.tell(change_shape(told, time.time()))
             if not change.probe:
@@ -223,7 +225,7 @@ class Daemon:
     def _explain(self, spec: EngineSpec, now: float) -> None:
         """Looks for causes after an answer, and logs the likeliest when that is another one."""
         found = self._explained(spec, now)
-        rule = found.causes[0].rule if found and found.causes else ""
+        rule = found.rule if found else ""
         if found and found.believed and rule and rule != self._told_rule.get(spec.name):
             logger.bind(engine=spec.name, rule=rule).warning("{}: {}", spec.name, found.sentence)
         self._told_rule[spec.name] = rule

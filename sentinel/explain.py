@@ -50,6 +50,11 @@ class Explanation(Value):
     until: float | None = None
     believed: bool = False
 
+    @property
+    def rule(self) -> str:
+        """That of the likeliest cause, or nothing."""
+        return self.causes[0].rule if self.causes else ""
+
 
 def explain(
     columns: Columns,

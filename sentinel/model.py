@@ -127,6 +127,15 @@ class CountOomKills(Value):
     name: str
 
 
+class LearnEnd(Value):
+    """The wait status (wait(2)) of the one of these processes that ended last, once none of them runs.
+
+    None where the kernel does not tell it: before Linux 6.15, or to who did not hold the process.
+    """
+
+    name: str
+
+
 class ReadMemory(Value):
     """What these processes use, and every limit above them."""
 
@@ -140,7 +149,7 @@ class ReadCounters(Value):
 
 
 if TYPE_CHECKING:
-    Ask = Get | FindProcesses | CountOomKills | ReadMemory | ReadCounters
+    Ask = Get | FindProcesses | CountOomKills | LearnEnd | ReadMemory | ReadCounters
     Series = tuple[str, tuple[str, ...]]  # a metric, and the values of its labels
 
 
@@ -165,7 +174,7 @@ class Answer(Value):
     at: float
     took_s: float
     value: Any = (
-        # Get: Response. FindProcesses: tuple[Process, ...]. CountOomKills: int | None. ReadMemory: MemoryUse.
+        # Get: Response. FindProcesses: tuple[Process, ...]. CountOomKills, LearnEnd: int | None. ReadMemory: MemoryUse.
         # ReadCounters: Counters | None.
         None
     )

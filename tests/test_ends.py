@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import time
@@ -14,12 +15,13 @@ import pytest
 
 from sentinel.fetch.ends import Ends
 from sentinel.fetch.local import Local
-from sentinel.model import Answer, CountOomKills, FindProcesses, Process
+from sentinel.model import Answer, CountOomKills, FindProcesses, LearnEnd, Process
 from sentinel.probes import process as kind
 from sentinel.proc import Who
 from tests.daemons import Daemon, until
 
 ROUNDS = 200
+KERNEL_TELLS = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)  # how a process ended that is no child
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def reuse() -> object:
 
 def observed(local: Local, name: str, memory: kind.Seen | None) -> tuple[kind.Seen | None, bool, Answer]:
     answer = local.look(FindProcesses(name))
-    seen, memory = kind.read(kind.Settings(Who(name)), (answer, local.look(CountOomKills(name))), memory)
+    seen, memory = kind.read(
+        kind.Settings(Who(name)), (answer, *(local.look(ask(name)) for ask in (CountOomKills, LearnEnd))), memory
+    )
     return memory, seen.ok is True, answer
 
 
@@ -100,6 +104,37 @@ async def test_a_pid_that_was_given_away_meanwhile_is_not_held(sleeper: str) -> 
     assert ended == []
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, 9), (signal.SIGTERM, 15)])
+async def test_how_it_ended_is_known_once_its_parent_knows(sleeper: str, number: int, status: int) -> None:
+    ended: asyncio.Queue[object] = asyncio.Queue()
+    ends = Ends(ended.put_nowait)
+    process = begin(sleeper)
+    until(lambda: Local().look(FindProcesses(Path(sleeper).name)).value)
+    (found,) = Local().look(FindProcesses(Path(sleeper).name)).value
+    ends.hold("k", [found])
+    assert ends.status(found) is None
+    process.send_signal(number)
+    process.wait()
+    await asyncio.wait_for(ended.get(), 5)
+    assert ends.status(found) == (status if KERNEL_TELLS else None)
+    assert ends.status(found.replace(start_ticks=1)) is None
+    ends.close()
+
+
+async def test_an_end_whose_parent_does_not_look_is_told_all_the_same(sleeper: str) -> None:
+    ended: asyncio.Queue[object] = asyncio.Queue()
+    ends = Ends(ended.put_nowait)
+    process = begin(sleeper)
+    until(lambda: Local().look(FindProcesses(Path(sleeper).name)).value)
+    (found,) = Local().look(FindProcesses(Path(sleeper).name)).value
+    ends.hold("k", [found])
+    process.kill()  # it stays a zombie: nobody waits for it
+    await asyncio.wait_for(ended.get(), 5)
+    assert ends.status(found) is None
+    process.wait()
+    ends.close()
+
+
 async def test_what_is_no_longer_held_is_not_told(sleeper: str) -> None:
     ended: list[object] = []
     ends = Ends(ended.append)
@@ -129,5 +164,6 @@ def test_the_daemon_says_so_at_once_and_not_at_its_next_beat(sleeper: str, tmp_p
         took.append(time.monotonic() - began)
         assert daemon.probes()["process"] == ("failing", "no_process")
         told = daemon.log()[-1]["message"]
-    assert told == f"e healthy -> unhealthy: process: no process named '{name}', pid {process.pid} ended"
+    how = ": killed by SIGKILL" if KERNEL_TELLS else ""
+    assert told == f"e healthy -> unhealthy: process: no process named '{name}', pid {process.pid} ended{how}"
     assert statistics.median(took) < 2

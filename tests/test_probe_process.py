@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel.model import Answer, CountOomKills, Failure, FindProcesses, Observation, Process, Reading
+from sentinel.model import Answer, CountOomKills, Failure, FindProcesses, LearnEnd, Observation, Process, Reading
 from sentinel.probes import process
 from sentinel.probes.process import Seen, Settings
 from sentinel.proc import Who
@@ -20,6 +20,10 @@ def answer(*found: Process, at: float = 100.0) -> Answer:
     return Answer(at, 0.002, found)
 
 
+def learned(status: int | None = None) -> Answer:
+    return Answer(100.0, 0.0, status)
+
+
 def kills(count: int | None = None) -> Answer:
     return Answer(100.0, 0.0, count)
 
@@ -29,7 +33,7 @@ def play(*answers: Answer) -> tuple[list[Observation], list[Seen | None]]:
     memory = None
     observations, memories = [], []
     for given in answers:
-        observation, memory = process.read(SETTINGS, (given, kills()), memory)
+        observation, memory = process.read(SETTINGS, (given, kills(), learned()), memory)
         observations.append(observation)
         memories.append(memory)
     return observations, memories
@@ -44,14 +48,14 @@ def published(observation: Observation) -> dict[str, float]:
 
 
 def test_it_asks_for_the_processes_and_for_those_that_the_kernel_killed() -> None:
-    assert process.asks(SETTINGS) == (FindProcesses("engine"), CountOomKills("engine"))
+    assert process.asks(SETTINGS) == (FindProcesses("engine"), CountOomKills("engine"), LearnEnd("engine"))
 
 
 # --- one answer -------------------------------------------------------------------------------------------------------
 
 
 def test_one_process_is_a_pass() -> None:
-    observation, memory = process.read(SETTINGS, (answer(one()), kills()), None)
+    observation, memory = process.read(SETTINGS, (answer(one()), kills(), learned()), None)
     assert observation == Observation(
         100.0,
         0.002,
@@ -71,7 +75,7 @@ def test_one_process_is_a_pass() -> None:
 
 def test_of_several_the_oldest_is_the_engine() -> None:
     found = (one(9, 100, 40.0), one(7, 200, 41.0), one(8, 300, 42.0))
-    observation, memory = process.read(SETTINGS, (answer(*found), kills()), None)
+    observation, memory = process.read(SETTINGS, (answer(*found), kills(), learned()), None)
     assert observation == Observation(
         100.0,
         0.002,
@@ -90,7 +94,7 @@ def test_of_several_the_oldest_is_the_engine() -> None:
 
 
 def test_none_that_ever_came_fails_and_may_yet_come() -> None:
-    observation, memory = process.read(SETTINGS, (answer(), kills()), None)
+    observation, memory = process.read(SETTINGS, (answer(), kills(), learned()), None)
     assert observation == Observation(
         100.0,
         0.002,
@@ -103,7 +107,7 @@ def test_none_that_ever_came_fails_and_may_yet_come() -> None:
 
 
 def test_one_that_ended_is_believed_at_once() -> None:
-    observation, memory = process.read(SETTINGS, (answer(), kills()), Seen(7, 100, 3))
+    observation, memory = process.read(SETTINGS, (answer(), kills(), learned()), Seen(7, 100, 3))
     assert observation == Observation(
         100.0,
         0.002,
@@ -123,7 +127,7 @@ def test_one_that_ended_is_believed_at_once() -> None:
 @pytest.mark.parametrize("memory", [None, Seen(7, 100, 3, 90.0, 5.0)], ids=["at first", "later"])
 def test_an_answer_that_failed_is_a_failure_that_changes_nothing(memory: Seen | None) -> None:
     failed = Answer(100.0, 0.002, failure=Failure("no_access", "cannot read /proc: Permission denied"))
-    assert process.read(SETTINGS, (failed, kills()), memory) == (
+    assert process.read(SETTINGS, (failed, kills(), learned()), memory) == (
         Observation(100.0, 0.002, False, "cannot read /proc: Permission denied", "no_access"),
         memory,
     )
@@ -139,12 +143,14 @@ def test_an_answer_that_failed_is_a_failure_that_changes_nothing(memory: Seen | 
     ],
 )
 def test_the_sentence_says_how_long_it_runs(name: str, started_at: float, sentence: str) -> None:
-    observation, _ = process.read(Settings(Who(name)), (answer(one(started_at=started_at, name=name)), kills()), None)
+    observation, _ = process.read(
+        Settings(Who(name)), (answer(one(started_at=started_at, name=name)), kills(), learned()), None
+    )
     assert (observation.sentence, observation.began_at) == (sentence, started_at)
 
 
 def test_the_name_that_is_missed_is_quoted() -> None:
-    observation, _ = process.read(Settings(Who("a b ")), (answer(), kills()), None)
+    observation, _ = process.read(Settings(Who("a b ")), (answer(), kills(), learned()), None)
     assert observation.sentence == "no process named 'a b '"
 
 
@@ -202,9 +208,9 @@ def test_restarts_are_counted(answers: list[Answer], restarts: list[int | None])
 def test_a_kill_for_lack_of_memory_is_told_by_the_kernel_s_count(
     counts: list[int | None], reason: str, end: str
 ) -> None:
-    observation, memory = process.read(SETTINGS, (answer(one()), kills(counts[0])), None)
+    observation, memory = process.read(SETTINGS, (answer(one()), kills(counts[0]), learned()), None)
     for count in counts[1:]:
-        observation, memory = process.read(SETTINGS, (answer(), kills(count)), memory)
+        observation, memory = process.read(SETTINGS, (answer(), kills(count), learned()), memory)
     assert (observation.reason, observation.sentence) == (reason, f"no process named 'engine', {end}")
     assert published(observation)["oom_kills"] == (reason == "oom_killed")
 
@@ -212,8 +218,8 @@ def test_a_kill_for_lack_of_memory_is_told_by_the_kernel_s_count(
 def test_the_next_end_is_looked_at_anew() -> None:
     memory = None
     for found, count in (([one()], 0), ([], 1), ([one(8, 200)], 1)):
-        _, memory = process.read(SETTINGS, (answer(*found), kills(count)), memory)
-    observation, _ = process.read(SETTINGS, (answer(), kills(1)), memory)
+        _, memory = process.read(SETTINGS, (answer(*found), kills(count), learned()), memory)
+    observation, _ = process.read(SETTINGS, (answer(), kills(1), learned()), memory)
     assert observation.reason == "no_process"
     assert published(observation)["oom_kills"] == 1
 
@@ -317,3 +323,27 @@ def test_what_can_be_no_engine_is_refused(text: str) -> None:
         f"{text!r}: want the name of a process, such as trading-engine, "
         "or pid-file:/run/engine.pid, cgroup:engine.service, port:8080"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [
+        pytest.param(None, "", id="not known"),
+        pytest.param(0, ": exit status 0", id="it left by itself"),
+        pytest.param(1 << 8, ": exit status 1", id="an error"),
+        pytest.param(9, ": killed by SIGKILL", id="kill -9"),
+        pytest.param(11 | 0x80, ": killed by SIGSEGV, core dumped", id="a crash"),
+        pytest.param(64, ": killed by SIGRTMAX", id="a real-time signal"),
+        pytest.param(40, ": killed by signal 40", id="one without a name"),
+    ],
+)
+def test_how_it_ended_is_told_where_the_kernel_does(status: int | None, end: str) -> None:
+    seen, memory = process.read(SETTINGS, (answer(), kills(), learned(status)), Seen(7, 100))
+    assert seen.sentence == f"no process named 'engine', pid 7 ended{end}"
+    seen, _ = process.read(SETTINGS, (answer(), kills(), learned()), memory)
+    assert seen.sentence == f"no process named 'engine', pid 7 ended{end}"
+
+
+def test_the_kernel_s_kill_for_lack_of_memory_says_more_than_its_signal() -> None:
+    seen, _ = process.read(SETTINGS, (answer(), kills(1), learned(9)), Seen(7, 100, oom_kills=0))
+    assert seen.sentence == "no process named 'engine', pid 7 ended: killed by the kernel for lack of memory"

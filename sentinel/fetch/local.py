@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from sentinel.cgroup import CgroupError, memory_use
-from sentinel.model import TYPE_CHECKING, Answer, CountOomKills, Failure, FindProcesses, ReadCounters
+from sentinel.model import TYPE_CHECKING, Answer, CountOomKills, Failure, FindProcesses, LearnEnd, ReadCounters
 from sentinel.proc import Clocks, Finder, ProcError, Who
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sentinel.model import Process, ReadMemory
     from sentinel.search import Search
 
-    Ask = FindProcesses | CountOomKills | ReadMemory | ReadCounters
+    Ask = FindProcesses | CountOomKills | LearnEnd | ReadMemory | ReadCounters
 
 _SAME_MOMENT_S = 0.02  # asks of one engine come together; they need not scan /proc once each
 _FORGET_S = 60.0  # nobody asks for these counters any more: a reload took the engine away
@@ -29,15 +29,23 @@ _FORGET_S = 60.0  # nobody asks for these counters any more: a reload took the e
 class Local:
     """Answers again and again, cheaper than the first time.
 
-    `kills` and `counting` are for who asks again and again only: what they tell is a difference between two answers.
+    `kills`, `counting` and `status` (the wait status of a process that ended) are for who asks again and again only:
+    what they tell is a difference between two answers.
     """
 
-    def __init__(self, kills: OomKills | None = None, counting: Callable[[], Counting] | None = None) -> None:
+    def __init__(
+        self,
+        kills: OomKills | None = None,
+        counting: Callable[[], Counting] | None = None,
+        status: Callable[[Process], int | None] | None = None,
+    ) -> None:
         self._finder = Finder()
         self._search: Search | None = None
         self._kills = kills
         self._new_counting = counting
         self._counting: dict[str, tuple[Counting, float]] = {}
+        self._status = status
+        self._oldest: dict[str, Process] = {}
         self._clocks = Clocks(float("-inf"), 0.0, 0.0)
 
     def pulse(self) -> None:
@@ -61,7 +69,7 @@ class Local:
         return _answer(began, value=value)
 
     def _value(self, ask: Ask, now: float) -> Any:
-        if self._kills is None and isinstance(ask, (CountOomKills, ReadCounters)):
+        if self._kills is None and isinstance(ask, (CountOomKills, LearnEnd, ReadCounters)):
             return None
         if now - self._clocks.mono > _SAME_MOMENT_S:
             self._clocks = Clocks(now, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
@@ -70,6 +78,8 @@ class Local:
             return processes
         if isinstance(ask, CountOomKills):
             return self._kills.count(ask.name, processes) if self._kills else None
+        if isinstance(ask, LearnEnd):
+            return self._learn(ask.name, processes)
         if not processes:
             raise LookupError
         if isinstance(ask, ReadCounters):
@@ -78,6 +88,13 @@ class Local:
         if not self._find(ask.name):
             raise LookupError  # it ended meanwhile: without its cgroup the host's limit looked like its own
         return use
+
+    def _learn(self, name: str, processes: tuple[Process, ...]) -> int | None:
+        if processes:
+            self._oldest[name] = processes[0]
+            return None
+        last = self._oldest.get(name)
+        return self._status(last) if self._status and last else None
 
     def _count(self, name: str, processes: tuple[Process, ...], now: float) -> Any:
         if self._new_counting is None:

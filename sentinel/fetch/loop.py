@@ -36,19 +36,20 @@ from sentinel.fetch.local import Local
 from sentinel.model import Answer, Get, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import SimpleNamespace, TracebackType
 
-    from sentinel.model import Ask
+    from sentinel.model import Ask, Process
 
 _CHUNK = 64 << 10
 _PULSE_S = 0.2  # a stop of 0.3 s, long enough to lose every order meanwhile, is always seen; each waking costs
 
 
 class Fetcher:
-    """`async with Fetcher() as fetch:` and then `await fetch(ask, budget_s)`."""
+    """`async with Fetcher() as fetch:` and then `await fetch(ask, budget_s)`. `status`: as of Local."""
 
-    def __init__(self) -> None:
-        self._local = Local(OomKills(), Counting)
+    def __init__(self, status: Callable[[Process], int | None] | None = None) -> None:
+        self._local = Local(OomKills(), Counting, status)
         self._flying: dict[Ask, asyncio.Task[Answer]] = {}
 
     async def __aenter__(self) -> Self:

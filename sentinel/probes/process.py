@@ -6,7 +6,17 @@ risen while it was last seen.
 
 from __future__ import annotations
 
-from sentinel.model import TYPE_CHECKING, CountOomKills, FindProcesses, Metric, Observation, Reading, Value, unanswered
+from sentinel.model import (
+    TYPE_CHECKING,
+    CountOomKills,
+    FindProcesses,
+    LearnEnd,
+    Metric,
+    Observation,
+    Reading,
+    Value,
+    unanswered,
+)
 from sentinel.proc import Who
 from sentinel.units import duration
 
@@ -36,7 +46,7 @@ class Seen(Value):
 
     `gone_at` is when it was first missed (monotonic clock), and `down_s` how long the one before it was missed.
     `oom_kills` is the kernel's count while it ran, `oom_killed` whether that rose until it was missed, and `oom_ends`
-    how often it did.
+    how often it did. `wait_status` is how it ended (wait(2)), where the kernel tells.
     """
 
     pid: int
@@ -47,16 +57,17 @@ class Seen(Value):
     oom_kills: int | None = None
     oom_killed: bool = False
     oom_ends: int = 0
+    wait_status: int | None = None
 
 
 def asks(settings: Settings) -> tuple[Ask, ...]:
-    """The engine's processes, and the kernel's count of those that it killed."""
-    return (FindProcesses(settings.name), CountOomKills(settings.name))
+    """The engine's processes, the kernel's count of those that it killed, and how the last one ended."""
+    return (FindProcesses(settings.name), CountOomKills(settings.name), LearnEnd(settings.name))
 
 
 def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -> tuple[Observation, Seen | None]:
     """At least one is a pass. The oldest is the engine: a fork of it, or a helper, is younger."""
-    answer, counted = answers
+    answer, counted, learned = answers
     if answer.failure is not None:
         return unanswered(answer), memory
     found: tuple[Process, ...] = answer.value
@@ -69,9 +80,13 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
         if memory.gone_at is None:
             killed = memory.oom_kills is not None and (counted.value or 0) > memory.oom_kills
             memory = memory.replace(gone_at=answer.at, oom_killed=killed, oom_ends=memory.oom_ends + killed)
+        if memory.wait_status is None:
+            memory = memory.replace(wait_status=learned.value)
         sentence = f"no process {settings.name.said()}, pid {memory.pid} ended"
         if memory.oom_killed:
             sentence += ": killed by the kernel for lack of memory"
+        elif memory.wait_status is not None:
+            sentence += f": {how_ended(memory.wait_status)}"
         # The counts are known meanwhile too: of a series that stops and comes back, increase() may miss the step.
         counts = (count, *_counts(memory))
         reason = "oom_killed" if memory.oom_killed else "no_process"
@@ -99,11 +114,22 @@ def _seen(oldest: Process, before: Seen | None) -> Seen:
     if before is None:
         return Seen(oldest.pid, oldest.start_ticks)
     if (before.pid, before.start_ticks) == (oldest.pid, oldest.start_ticks):
-        return before.replace(gone_at=None)
+        return before.replace(gone_at=None, wait_status=None)
     # It may have been missed by nobody: ended and begun again between two looks.
     down_s = 0.0 if before.gone_at is None else max(0.0, oldest.started_at - before.gone_at)
     restarts = before.restarts + 1
     return Seen(oldest.pid, oldest.start_ticks, restarts, None, down_s, oom_ends=before.oom_ends)
+
+
+def how_ended(status: int) -> str:
+    """A wait status (wait(2)) in words: its low seven bits are a signal, the eighth says that core was dumped."""
+    number = status & 0x7F
+    if not number:
+        return f"exit status {status >> 8 & 0xFF}"
+    import signal  # a one-shot check never comes here
+
+    known = {one.value: one.name for one in signal.Signals}
+    return f"killed by {known.get(number, f'signal {number}')}{', core dumped' if status & 0x80 else ''}"
 
 
 def _counts(seen: Seen) -> tuple[Reading, ...]:

@@ -100,8 +100,8 @@ def _engines(picture: Snapshot) -> Iterator[Family]:
     for spec, record in picture.engines:
         since.add_metric((spec.name,), picture.unix(record.since))
         explanation = picture.explained.get(spec.name, (None, None))[0]
-        if explanation and explanation.causes:
-            cause.add_metric((spec.name, explanation.causes[0].rule), 1)
+        if explanation and explanation.rule:
+            cause.add_metric((spec.name, explanation.rule), 1)
         if record.maintenance is not None:
             maintained.add_metric((spec.name,), picture.unix(record.maintenance.until))
         healthy.add_metric((spec.name,), record.state in ("healthy", "degraded"))
