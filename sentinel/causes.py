@@ -129,7 +129,8 @@ def _says_at_the_limit(moved: Moved, sight: Sight) -> str:
 def _says_waited(moved: Moved, sight: Sight) -> str:
     busy = sight.rate(CORES_BUSY)
     core = f"; core {busy.labels[0]} is {percent(min(1.0, busy.now))} busy" if busy else ""
-    return f"thread {moved.labels[0]} waited {duration(moved.now)} of each second for a CPU{core}"
+    those = "thread" if moved.now <= 1 else "threads named"
+    return f"{those} {moved.labels[0]} waited {duration(moved.now)} of each second for a CPU{core}"
 
 
 # Costs: what waits for a CPU loses what it waits; a major fault waits half a millisecond for a disk, reclaim a tenth of
