@@ -96,6 +96,8 @@ def test_the_whole_page_of_one_engine() -> None:
         'sentinel_engine_state_since_timestamp_seconds{engine="engine"} 1.699999999e+09',
         'sentinel_probe_success{engine="engine",kind="process",probe="process"} 1.0',
         'sentinel_probe_success{engine="engine",kind="latency",probe="p99"} 0.0',
+        'sentinel_probe_failing{engine="engine",kind="process",probe="process",severity="critical"} 0.0',
+        'sentinel_probe_failing{engine="engine",kind="latency",probe="p99",severity="warning"} 1.0',
         'sentinel_probe_failures_total{engine="engine",kind="latency",probe="p99",reason="over_budget"} 1.0',
         'sentinel_probe_last_answer_timestamp_seconds{engine="engine",kind="process",probe="process"} 1.699999999e+09',
         'sentinel_probe_last_answer_timestamp_seconds{engine="engine",kind="latency",probe="p99"} 1.6999999995e+09',

@@ -116,6 +116,11 @@ def _probes(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
     success = GaugeMetricFamily(
         "sentinel_probe_success", "1 if the last answer was good, 0 if it was not.", labels=labels
     )
+    failing = GaugeMetricFamily(
+        "sentinel_probe_failing",
+        "1 while the probe is failing, as fall and rise have it, 0 while it is passing.",
+        labels=[*labels, "severity"],
+    )
     failures = CounterMetricFamily("sentinel_probe_failures", "Answers that were not good.", labels=[*labels, "reason"])
     took = HistogramMetricFamily("sentinel_probe_duration_seconds", "How long an answer took.", labels=labels)
     answered = GaugeMetricFamily(
@@ -127,13 +132,15 @@ def _probes(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
         at = (spec.name, probe.name, probe.kind)
         for reason, count in record.failures.items():
             failures.add_metric((*at, reason), count)
+        if record.state in ("passing", "failing"):
+            failing.add_metric((*at, probe.policy.severity), record.state == "failing")
         if record.last is None:
             continue
         took.add_metric(at, *_buckets(record.durations))
         answered.add_metric(at, picture.unix(record.last.at))
         if _known(picture, probe, record) and record.last.ok is not None:
             success.add_metric(at, record.last.ok)
-    yield from (success, failures, took, answered)
+    yield from (success, failing, failures, took, answered)
 
 
 def _readings(picture: Snapshot, rows: list[Row]) -> Iterator[Family]:
