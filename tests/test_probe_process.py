@@ -215,6 +215,19 @@ def test_a_kill_for_lack_of_memory_is_told_by_the_kernel_s_count(
     assert published(observation)["oom_kills"] == (reason == "oom_killed")
 
 
+def test_a_process_that_is_being_killed_is_still_there_for_a_while() -> None:
+    """On a loaded machine one of a few kills was seen so: counted already, and the process not yet gone."""
+    reasons = []
+    for looks in ([0, 1, None], [0, 1, 1, None]):
+        memory = None
+        for count in looks:
+            found = answer() if count is None else answer(one())
+            counted = kills(1 if count is None else count)
+            observation, memory = process.read(SETTINGS, (found, counted, learned()), memory)
+        reasons.append(observation.reason)
+    assert reasons == ["oom_killed", "no_process"], "one that lived on was not what was killed"
+
+
 def test_the_next_end_is_looked_at_anew() -> None:
     memory = None
     for found, count in (([one()], 0), ([], 1), ([one(8, 200)], 1)):

@@ -46,7 +46,8 @@ class Seen(Value):
 
     `gone_at` is when it was first missed (monotonic clock), and `down_s` how long the one before it was missed.
     `oom_kills` is the kernel's count while it ran, `oom_killed` whether that rose until it was missed, and `oom_ends`
-    how often it did. `wait_status` is how it ended (wait(2)), where the kernel tells.
+    how often it did. `oom_rose` is whether it rose at the last look: who is being killed is still there for a while.
+    `wait_status` is how it ended (wait(2)), where the kernel tells.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class Seen(Value):
     gone_at: float | None = None
     down_s: float | None = None
     oom_kills: int | None = None
+    oom_rose: bool = False
     oom_killed: bool = False
     oom_ends: int = 0
     wait_status: int | None = None
@@ -78,7 +80,7 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
             sentence = f"no process {settings.name.said()}"
             return Observation(answer.at, answer.took_s, False, sentence, "no_process", readings=(count,)), None
         if memory.gone_at is None:
-            killed = memory.oom_kills is not None and (counted.value or 0) > memory.oom_kills
+            killed = memory.oom_rose or _rose(memory, counted.value)
             memory = memory.replace(gone_at=answer.at, oom_killed=killed, oom_ends=memory.oom_ends + killed)
         if memory.wait_status is None:
             memory = memory.replace(wait_status=learned.value)
@@ -93,7 +95,8 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Seen | None) -
         gone = Observation(answer.at, answer.took_s, False, sentence, reason, readings=counts, conclusive=True)
         return gone, memory
     oldest = found[0]
-    seen = _seen(oldest, memory).replace(oom_kills=counted.value)
+    seen = _seen(oldest, memory)
+    seen = seen.replace(oom_rose=_rose(seen, counted.value), oom_kills=counted.value)
     up = f"up {duration(max(0.0, answer.at - oldest.started_at))}"
     sentence = f"{oldest.name} runs as pid {oldest.pid}, {up}"
     if len(found) > 1:
@@ -130,6 +133,10 @@ def how_ended(status: int) -> str:
 
     known = {one.value: one.name for one in signal.Signals}
     return f"killed by {known.get(number, f'signal {number}')}{', core dumped' if status & 0x80 else ''}"
+
+
+def _rose(seen: Seen, kills: int | None) -> bool:
+    return seen.oom_kills is not None and (kills or 0) > seen.oom_kills
 
 
 def _counts(seen: Seen) -> tuple[Reading, ...]:
