@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 from typing import Any, Self
 
 
@@ -14,6 +15,7 @@ class Inbox:
     def __init__(self) -> None:
         self.status = 200
         self.requests: list[tuple[str, str, str]] = []  # method, path, body
+        self.arrived: list[tuple[float, str]] = []  # of each of them when, in seconds since 1970, and its Authorization
 
     def __enter__(self) -> Self:
         inbox = self
@@ -21,6 +23,7 @@ class Inbox:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+                inbox.arrived.append((time.time(), self.headers.get("Authorization", "")))
                 inbox.requests.append((self.command, self.path, body))
                 self.send_response(inbox.status)
                 self.send_header("Content-Length", "0")

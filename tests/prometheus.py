@@ -17,15 +17,18 @@ if TYPE_CHECKING:
 
 
 class Prometheus:
-    """`with Prometheus(folder, config) as prometheus:` runs one that is ready; in the config `SELF` is its address."""
+    """`with Prometheus(folder, config) as prometheus:` runs one that is ready; in the config `SELF` is its address.
 
-    def __init__(self, folder: Path, config: str) -> None:
+    `options` are further ones of its command line.
+    """
+
+    def __init__(self, folder: Path, config: str, *options: str) -> None:
         at = f"127.0.0.1:{free_port()}"
         self.url = f"http://{at}"
         self._folder = folder
         (folder / "prometheus.yml").write_text(config.replace("SELF", at))
         self._words = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-        self._words += [f"--web.listen-address={at}"]
+        self._words += [f"--web.listen-address={at}", *options]
 
     def __enter__(self) -> Self:
         with (self._folder / "prometheus.log").open("wb") as log:

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import email
 import signal
-import subprocess
 import time
-import urllib.request
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -22,6 +20,7 @@ from sentinel.publish.carriers import UndeliveredError, alerts, message, to_aler
 from sentinel.publish.notify import Notifier
 from sentinel.receivers import Alertmanager, Heartbeat, Labels, Pause, Receiver, SecretUrl
 from tests import servers
+from tests.alertmanager import Alertmanager as RealAlertmanager
 from tests.capture_pages import free_port
 from tests.daemons import Daemon, until
 from tests.inbox import Inbox
@@ -57,44 +56,15 @@ def inbox() -> Iterator[Inbox]:
 # --- Alertmanager ---------------------------------------------------------------------------------------------------
 
 
-class RealAlertmanager:
-    """Debian's Alertmanager on a port that it keeps, telling a webhook at once."""
-
-    def __init__(self, folder: Path, webhook: Inbox) -> None:
-        self._folder = folder
-        self._config = folder / "alertmanager.yml"
-        self._config.write_text(
-            "route: {receiver: hook, group_by: [engine], group_wait: 0s, group_interval: 500ms, repeat_interval: 1h}\n"
-            f"receivers: [{{name: hook, webhook_configs: [{{url: '{webhook.url}/', send_resolved: true}}]}}]\n"
-        )
-        self.where = f"127.0.0.1:{free_port()}"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        words = ["prometheus-alertmanager", f"--config.file={self._config}", f"--storage.path={self._folder}/data"]
-        words += [f"--web.listen-address={self.where}", "--cluster.listen-address="]
-        self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(self._ready)
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(10)
-
-    def _ready(self) -> bool:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.where}/-/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-        return False
+TOLD_AT_ONCE = """\
+route: {{receiver: hook, group_by: [engine], group_wait: 0s, group_interval: 500ms, repeat_interval: 1h}}
+receivers: [{{name: hook, webhook_configs: [{{url: "{url}/", send_resolved: true}}]}}]
+"""
 
 
 @pytest.fixture
 def alertmanager(inbox: Inbox, tmp_path: Path) -> Iterator[RealAlertmanager]:
-    with RealAlertmanager(tmp_path, inbox) as running:
+    with RealAlertmanager(tmp_path, TOLD_AT_ONCE.format(url=inbox.url)) as running:
         yield running
 
 
