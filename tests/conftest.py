@@ -28,3 +28,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped under CI=true: {report.longrepr[2] if isinstance(report.longrepr, tuple) else ''}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests measured and tell: `record_property("told", line)`."""
+    lines = [
+        line
+        for report in terminalreporter.getreports("passed")
+        for name, line in report.user_properties
+        if name == "told"
+    ]
+    if lines:
+        terminalreporter.section("measured on the way")
+        for line in lines:
+            terminalreporter.write_line(str(line))
