@@ -36,11 +36,12 @@ from sentinel.maintenance import Calendar
 from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
 from sentinel.publish.control import commands
+from sentinel.publish.events import Events
 from sentinel.publish.log import log_change, start_log
 from sentinel.publish.notify import Notifier
 from sentinel.publish.picture import change as change_shape
 from sentinel.publish.picture import engine_line, with_cause
-from sentinel.publish.web import Events, application
+from sentinel.publish.web import application
 from sentinel.schedule import Schedule
 from sentinel.spec import shared, with_evidence
 from sentinel.units import duration
@@ -93,9 +94,9 @@ class Daemon:
         self._told_rule: dict[str, str] = {}
         self._lag = Tally()
         self._reloaded = True
-        self._events = Events()
         self._history = History()
         self._explainer = Explainer(self._history, _clock)
+        self._events = Events(self.picture, self._history)
         self._ends = Ends(self._ended)
         self._fetch = Fetcher(self._ends.status)
         self._schedule = Schedule(self._run_probe)
@@ -258,7 +259,7 @@ class Daemon:
                 logger.bind(engine=key[0], probe=key[1]).warning("{}/{} {}: {}", *key, what, told)
 
     def _tick(self) -> None:
-        self.picture()
+        self._events.show(self.picture())
 
     def _late_probe(self, now: float) -> str:
         for key, (probe, _) in self._plan.items():

@@ -10,7 +10,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sentinel.model import Observation, Series
 
@@ -45,11 +45,22 @@ class Ring:
                 self._columns[series] = array("d", [_NAN]) * _ROWS
             self._columns[series][row] = reading.value
 
-    def since(self, moment: float) -> tuple[list[float], dict[Series, list[float]]]:
-        """The times from this moment on, the oldest first, and the columns aligned to them; empty ones are left out."""
-        rows = [row % _ROWS for row in range(max(0, self._count - _ROWS), self._count)]
-        rows = [row for row in rows if self._times[row] >= moment]
-        columns = {series: [column[row] for row in rows] for series, column in self._columns.items()}
+    def since(self, moment: float, metrics: Collection[str] = ()) -> tuple[list[float], dict[Series, list[float]]]:
+        """The times from this moment on, the oldest first, and the columns aligned to them; empty ones are left out.
+
+        With `metrics` only the columns of these.
+        """
+        rows: list[int] = []
+        for number in range(self._count - 1, max(0, self._count - _ROWS) - 1, -1):  # from the newest: few are wanted
+            if self._times[number % _ROWS] < moment:
+                break
+            rows.append(number % _ROWS)
+        rows.reverse()
+        columns = {
+            series: [column[row] for row in rows]
+            for series, column in self._columns.items()
+            if not metrics or series[0] in metrics
+        }
         known = {series: column for series, column in columns.items() if any(value == value for value in column)}  # noqa: PLR0124  # NaN
         return [self._times[row] for row in rows], known
 
@@ -70,7 +81,9 @@ class History:
         for gone in self._rings.keys() - wanted:
             del self._rings[gone]
 
-    def since(self, key: Key, moment: float) -> tuple[list[float], dict[Series, list[float]]]:
+    def since(
+        self, key: Key, moment: float, metrics: Collection[str] = ()
+    ) -> tuple[list[float], dict[Series, list[float]]]:
         """As of a ring; nothing of a probe that did not answer yet."""
         ring = self._rings.get(key)
-        return ring.since(moment) if ring else ([], {})
+        return ring.since(moment, metrics) if ring else ([], {})

@@ -16,7 +16,7 @@ from sentinel.probes import load
 from sentinel.units import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sentinel.board import Change, EngineRecord, ProbeRecord, Snapshot
     from sentinel.explain import Cause, Explanation
@@ -152,17 +152,64 @@ def _probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str
     }
 
 
-def past(picture: Snapshot, spec: EngineSpec, history: History) -> dict[str, Any]:
+def live(picture: Snapshot) -> dict[str, Any]:
+    """The event `picture`: all that changes of the status, once a second, so as small as that can be.
+
+    Times are in seconds since 1970. `at` is on the daemon's monotonic clock: between two of them no clock was set. The
+    sentence of an answer that is well and has its limit beside it is left out, as the two numbers say the same.
+    """
+    return {
+        "at": round(picture.at, 3),
+        "time": round(picture.at_unix, 3),
+        "version": picture.version,
+        "late": picture.late,
+        "engines": [
+            {
+                "name": spec.name,
+                "state": record.state,
+                "since": round(picture.unix(record.since), 3),
+                "why": record.why,
+                "probes": [_live_probe(picture, probe, record.probes[probe.name]) for probe in spec.probes],
+            }
+            for spec, record in picture.engines
+        ],
+    }
+
+
+def _live_probe(picture: Snapshot, probe: ProbeSpec, record: ProbeRecord) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": probe.name, "state": record.state, "since": round(picture.unix(record.since), 3)}
+    if probe.policy.severity != "critical":
+        told["severity"] = probe.policy.severity
+    seen = record.last
+    if seen is None:
+        return told
+    told["time"] = round(picture.unix(seen.at), 3)
+    value, limit = _finite(seen.value), _finite(seen.limit)
+    if value is not None and limit is not None:
+        told |= {"value": float(f"{value:.6g}"), "limit": limit, "unit": seen.unit}
+    if "value" not in told or record.state != "passing" or not seen.ok:
+        told["sentence"] = seen.sentence
+    return told
+
+
+def past(
+    picture: Snapshot, spec: EngineSpec, history: History, span_s: float = SPAN_S, metrics: Collection[str] = ()
+) -> dict[str, Any]:
     """`/api/v1/history/ENGINE`: the readings of the last ten minutes, one list of times a probe, in seconds since 1970.
 
-    The names of the series are those of `/metrics`, less the label `engine`.
+    The names of the series are those of `/metrics`, less the label `engine`. With `metrics` only those of them are
+    there, and only the probes that have some.
     """
     probes = {}
     for probe in spec.probes:
-        times, columns = history.since((spec.name, probe.name), picture.at - SPAN_S)
         labels = {
-            metric.name: [name for name in metric.labels if name != "probe"] for metric in load(probe.kind).METRICS
+            metric.name: [name for name in metric.labels if name != "probe"]
+            for metric in load(probe.kind).METRICS
+            if not metrics or metric.name in metrics
         }
+        if metrics and not labels:
+            continue
+        times, columns = history.since((spec.name, probe.name), picture.at - span_s, metrics and labels)
         probes[probe.name] = {
             "times": [round(picture.unix(at), 3) for at in times],
             "series": {

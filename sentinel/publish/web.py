@@ -5,9 +5,7 @@ It must never wait for a probe or hold a lock: who asks for health gets what is 
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -15,6 +13,7 @@ from aiohttp import web
 from sentinel.board import serving
 from sentinel.publish import picture as shapes
 from sentinel.publish.metrics import exposition
+from sentinel.publish.static import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,63 +21,13 @@ if TYPE_CHECKING:
     from sentinel.board import EngineRecord, Snapshot
     from sentinel.history import History
     from sentinel.model import EngineSpec
-
-_KEEP_ALIVE_S = 15.0  # proxies close an idle stream after 30 to 60 s
-_BACKLOG = 256  # changes that a slow reader may fall behind before it is let go; it comes back and reads the status
-
-
-class Events:
-    """Changes of state, handed to every reader of `/api/v1/events`."""
-
-    def __init__(self) -> None:
-        self._readers: set[asyncio.Queue[str | None]] = set()
-        self._number = 0
-
-    def tell(self, change: dict[str, Any]) -> None:
-        self._number += 1
-        self._put(f"id: {self._number}\nevent: change\ndata: {json.dumps(change, ensure_ascii=False)}\n\n")
-
-    def close(self) -> None:
-        """Ends every stream."""
-        self._put(None)
-
-    def _put(self, message: str | None) -> None:
-        for queue in [*self._readers]:
-            try:
-                queue.put_nowait(message)
-            except asyncio.QueueFull:
-                self._readers.discard(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)
-
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events (WHATWG HTML §9.2) until the reader goes or `close`."""
-        queue: asyncio.Queue[str | None] = asyncio.Queue(_BACKLOG)
-        self._readers.add(queue)
-        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        response = web.StreamResponse(headers=headers)
-        try:
-            with suppress(ConnectionError):
-                await response.prepare(request)
-                await response.write(b"retry: 2000\n\n")
-                while (message := await _next(queue)) is not None:
-                    await response.write(message.encode())
-        finally:
-            self._readers.discard(queue)
-        return response
-
-
-async def _next(queue: asyncio.Queue[str | None]) -> str | None:
-    try:
-        async with asyncio.timeout(_KEEP_ALIVE_S):
-            return await queue.get()
-    except TimeoutError:
-        return ": still here\n\n"
+    from sentinel.publish.events import Events
 
 
 def application(picture: Callable[[], Snapshot], events: Events, history: History) -> web.Application:
     """The routes of the contract. `picture` gives the snapshot of now."""
     metrics = exposition(picture)
+    files = Files()
 
     async def health(request: web.Request) -> web.Response:
         now = picture()
@@ -118,15 +67,27 @@ def application(picture: Callable[[], Snapshot], events: Events, history: Histor
     async def past(request: web.Request) -> web.Response:
         now = picture()
         ((spec, _),) = _asked_for(request, now)
-        return _json(shapes.past(now, spec, history), 200, "application/json")
+        wanted = tuple(request.query.getall("metric", ()))
+        return _packed(_json(shapes.past(now, spec, history, metrics=wanted), 200, "application/json"))
 
     async def explain(request: web.Request) -> web.Response:
         now = picture()
         ((spec, record),) = _asked_for(request, now)
         return _json(shapes.explained(now, spec, record), 200, "application/json")
 
-    async def page(_request: web.Request) -> web.Response:
-        return _text(shapes.page(picture()), 200)
+    async def changes(request: web.Request) -> web.Response:
+        told = events.past(request.query.get("engine"))
+        return _packed(_json({"changes": told}, 200, "application/json"))
+
+    async def page(request: web.Request) -> web.Response:
+        if "text/html" in request.headers.get("Accept", ""):
+            return files.answer(request, "index.html")
+        answer = _text(shapes.page(picture()), 200)
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+    async def page_file(request: web.Request) -> web.Response:
+        return files.answer(request, request.match_info["name"])
 
     app = web.Application(middlewares=[_plain_errors])
     app.router.add_get("/health", health)
@@ -137,8 +98,11 @@ def application(picture: Callable[[], Snapshot], events: Events, history: Histor
     app.router.add_get("/api/v1/status", status)
     app.router.add_get("/api/v1/history/{engine}", past)
     app.router.add_get("/api/v1/explain/{engine}", explain)
+    app.router.add_get("/api/v1/changes", changes)
     app.router.add_get("/api/v1/events", events.stream, allow_head=False)
     app.router.add_get("/", page)
+    app.router.add_get("/page/{name}", page_file)
+    app.on_response_prepare.append(_as_it_says)
     return app
 
 
@@ -154,6 +118,11 @@ def _asked_for(request: web.Request, now: Snapshot) -> list[tuple[EngineSpec, En
         known = ", ".join(spec.name for spec, _ in now.engines)
         raise _NoEngineError(f"no engine {name!r}, want one of {known}")
     return engines
+
+
+async def _as_it_says(_request: web.Request, response: web.StreamResponse) -> None:
+    """No browser is to take an answer for anything but what its Content-Type says."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 @web.middleware
@@ -173,6 +142,12 @@ async def _plain_errors(request: web.Request, handler: Any) -> web.StreamRespons
 
 def _text(line: str, code: int) -> web.Response:
     return web.Response(text=line.rstrip("\n") + "\n", status=code, headers={"Cache-Control": "no-store"})
+
+
+def _packed(answer: web.Response) -> web.Response:
+    """Compressed for who takes it: a list of readings or changes is ten times smaller then."""
+    answer.enable_compression()
+    return answer
 
 
 def _json(document: dict[str, Any], code: int, content_type: str) -> web.Response:
