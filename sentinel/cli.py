@@ -13,6 +13,7 @@ _USAGE = """usage: sentinel COMMAND [OPTION ...]
 
   check    ask the engine's health once, as a Docker HEALTHCHECK
   run      the daemon: watch engines and publish their health
+  status   the daemon's current picture, once or again every second
   explain  why an engine is not healthy: what the kernel counted of it, ranked
   config   check, schema or show: the configuration file
   maintenance  start or end: an engine is watched as ever, and nobody is told
@@ -23,6 +24,7 @@ sentinel COMMAND --help tells more. Exit status: 0 well, 1 not.
 
 _COMMANDS = {
     "run": "sentinel.daemon",
+    "status": "sentinel.status_command",
     "explain": "sentinel.explain_command",
     "config": "sentinel.config_command",
     "maintenance": "sentinel.maintenance_command",
