@@ -1,10 +1,11 @@
-# The two commands: `make demo` and `make test`. The long ones: `make fuzz`, `make bench`, `make soak`.
+# The two commands: `make demo` and `make test`. The long ones: `make fuzz`, `make bench`, `make soak`,
+# `make screenshots`.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint types layers tests tools dashboards fuzz bench soak clean
+.PHONY: demo test lint types layers tests tools dashboards fuzz bench soak screenshots clean
 
 demo: $(READY)
 	@$(BIN)/sentinel demo
@@ -48,6 +49,10 @@ bench: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak
+
+screenshots: $(READY) tools
+	@command -v pngquant >/dev/null || tests/install-tools pngquant
+	$(BIN)/python -m tests.screenshots
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

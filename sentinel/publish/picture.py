@@ -170,6 +170,7 @@ def live(picture: Snapshot) -> dict[str, Any]:
                 "since": round(picture.unix(record.since), 3),
                 "why": record.why,
                 "causes": [cause.sentence for cause in _causes(_explained(picture, spec)[0])],
+                "maintenance": maintenance(picture, record),
                 "probes": [_live_probe(picture, probe, record.probes[probe.name]) for probe in spec.probes],
             }
             for spec, record in picture.engines

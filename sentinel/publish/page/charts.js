@@ -85,7 +85,7 @@ function look(lines) {
   const main = values.find((line) => line.label === "p99") ?? values[0];
   const others = values.filter((line) => line !== main);
   return lines.map((line) => {
-    if (line.limit) return { stroke: colour("--limit"), width: 2, dash: [8, 5] };
+    if (line.limit) return { stroke: colour("--limit"), width: 2, dash: line === lines.find(({ limit }) => limit) ? [8, 5] : [2, 4] };
     if (line === main) return { stroke: colour("--line-main"), width: 2.5, dash: [] };
     const odd = others.indexOf(line) % 2;
     return { stroke: colour(`--line-${odd + 1}`), width: 1.5, dash: odd ? [2, 3] : [] };
@@ -186,7 +186,7 @@ export class Charts {
       () => make("span", { class: "key" }, make("i"), make("span")),
       (node, line) => {
         const { dash, width, stroke } = line.style;
-        node.firstChild.style.borderTop = `${Math.round(width)}px ${line.limit ? "dashed" : dash.length ? "dotted" : "solid"} ${stroke}`;
+        node.firstChild.style.borderTop = `${Math.round(width)}px ${["solid", "dotted", "dashed"][dash.length && (dash[0] > 2 ? 2 : 1)]} ${stroke}`;
         write(node.lastChild, `${line.label} ${text(at === null ? last(line, this.now) : line.values[at])}`);
       });
     const told = chart.lines.map((line) => `${line.label} now ${text(last(line, this.now))}${line.limit ? "" : `, at most ${text(most(line.values) || null)}`}`);

@@ -265,52 +265,61 @@ function detail(engine, isLive) {
   timeline(engine);
 }
 
+// The likeliest cause stands on top and what it explains below it: at night nobody reads further than he must.
 function why(engine) {
-  const document_ = page.why.engine === engine.name ? page.why.document : null;
+  const told = page.why.engine === engine.name ? page.why.document : null;
   const parts = [];
-  const well = engine.state === "healthy";
-  if (document_) {
-    parts.push({ key: "sentence", tag: "p", text: document_.sentence });
-    document_.causes.forEach((cause, nth) => parts.push({ key: `cause ${nth} ${cause.rule}`, cause }));
-    document_.unreadable.forEach(({ source, why: reason, remedy }) =>
-      parts.push({ key: `unreadable ${source}`, tag: "p", kind: "unreadable", text: `could not be read: ${source}: ${reason}${remedy ? `; ${remedy}` : ""}` }));
-    if (document_.past && !document_.causes.length) {
-      const { from, until, sentence } = document_.past;
-      parts.push({ key: "past", tag: "p", kind: "past", text: `The trouble before, ${moment(Date.parse(from) / 1000)} to ${moment(Date.parse(until) / 1000)}: ${sentence}` });
-    }
-  } else if (!well) engine.why.forEach((line, nth) => parts.push({ key: `why ${nth}`, tag: "p", text: line }));
-  else parts.push({ key: "well", tag: "p", text: "Every probe passes." });
+  const line = (key, kind, text) => parts.push({ key, kind, text });
+  if (engine.maintenance) {
+    const { until, reason } = engine.maintenance;
+    line("maintenance", "sentence", `In maintenance until ${moment(Date.parse(until) / 1000)}: ${reason}`);
+  }
+  if (!told) engine.why.forEach((sentence, nth) => line(`why ${nth}`, "sentence", sentence));
+  else if (told.troubles.length || told.causes.length) {
+    line("sentence", "sentence", told.sentence);
+    told.causes.forEach((cause, nth) => {
+      const said = nth === 0 && told.sentence.includes(cause.sentence);
+      parts.push({ key: `cause ${nth} ${cause.rule}`, kind: "cause", text: said ? "" : `${nth + 1}. ${cause.sentence}`, figures: cause.figures });
+    });
+    told.troubles.forEach((trouble) => line(`trouble ${trouble.probe}`, "trouble", `${trouble.probe}, since ${moment(Date.parse(trouble.since) / 1000)}: ${trouble.sentence}`));
+  }
+  if (!parts.length) line("well", "sentence", engine.state === "healthy" ? "Every probe passes." : "No probe says why.");
+  told?.unreadable.forEach(({ source, why: reason, remedy }) => line(`unreadable ${source}`, "quiet", `Not read: ${source}: ${reason}; ${remedy}`));
+  if (told?.past && !told.causes.length) {
+    const [from, until] = [told.past.from, told.past.until].map((when) => moment(Date.parse(when) / 1000));
+    line("past", "quiet", `The trouble before, ${from} to ${until}: ${told.past.sentence}`);
+  }
   keep(find("why"), parts, ({ key }) => key,
-    (part) => (part.cause ? causeNode() : make(part.tag, { class: part.kind ?? "sentence" })),
-    (node, part) => (part.cause ? fillCause(node, part.cause) : write(node, part.text)));
+    ({ kind }) => make("div", { class: kind }, make("p"), make("ul")),
+    (node, { text, figures = [] }) => {
+      write(node.firstChild, text);
+      keep(node.lastChild, figures, ({ name }) => name, () => make("li"), (item, figure) => write(item, figureText(figure)));
+    });
 }
 
-const causeNode = () => make("div", { class: "cause" }, make("p"), make("ul"));
-
-function fillCause(node, { sentence, since, figures }) {
-  write(node.firstChild, since ? `${sentence} (since ${moment(Date.parse(since) / 1000)})` : sentence);
-  keep(node.lastChild, figures, ({ name }) => name,
-    ({ source }) => make("li", { title: source ?? "" }),
-    (item, { name, value, unit, before, source }) => {
-      const now = value === null ? "?" : quantity(value, unit);
-      write(item, `${name}: ${before === null || before === undefined ? now : `${quantity(before, unit)} → ${now}`}${source ? ` (${source})` : ""}`);
-    });
+function figureText({ name, value, unit, before, source }) {
+  const now = quantity(value, unit);
+  const changed = before === null ? now : `${quantity(before, unit)} → ${now}`;
+  return `${name}: ${changed}${source ? ` (${source})` : ""}`;
 }
 
 function row() {
   return make("tr", {},
-    make("td", {}, make("span", { class: "shape" }), make("span", { class: "word" })),
-    make("th", { scope: "row" }),
-    make("td", {}, make("span", { class: "bar", "aria-hidden": "true" }, make("i")), make("span")));
+    make("td", {}, make("span", { class: "shape" }), make("span", { class: "word" }), make("small")),
+    make("th", { scope: "row" }, make("span"), make("small")),
+    make("td", {}, make("span"), make("span", { class: "bar", "aria-hidden": "true" }, make("i"))));
 }
 
 function fillRow(node, probe, isLive) {
   const [state, name, answer] = node.children;
+  const [shape, word, since] = state.children;
   mark(node, "data-state", stateOf(probe, isLive));
-  mark(state.firstChild, "data-state", stateOf(probe, isLive));
-  write(state.lastChild, `${isLive ? probe.state : `was ${probe.state}`} ${lasted(daemonNow() - probe.since)}`);
-  write(name, probe.severity === "warning" ? `${probe.name} (warning)` : probe.name);
-  const [bar, text] = answer.children;
+  mark(shape, "data-state", stateOf(probe, isLive));
+  write(word, isLive ? probe.state : `was ${probe.state}`);
+  write(since, ` ${lasted(daemonNow() - probe.since)}`);
+  write(name.firstChild, probe.name);
+  write(name.lastChild, probe.severity ? ` ${probe.severity}` : "");
+  const [text, bar] = answer.children;
   const known = probe.value !== undefined;
   mark(bar, "hidden", known ? false : "");
   if (known) {
