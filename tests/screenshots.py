@@ -78,10 +78,8 @@ def main() -> None:
         when(other, "unknown", 0)
         engines["market-data"].fault("slow")
         when(daemon, "degraded")
-        engines["trading-engine"].fault("slow")
-        time.sleep(5)
-        engines["order-gateway"].fault("kill")
-        when(daemon, "unhealthy")
+        engines["trading-engine"].fault("cold-map")
+        when(daemon, "unhealthy", 2 * _FAULT_S)
     pictures = [*map(str, folder.glob("*.png"))]
     subprocess.run(["pngquant", "--force", "--ext", ".png", "64", *pictures], check=True)  # a third of the size
     print(f"in {folder}")

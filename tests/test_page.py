@@ -6,7 +6,10 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -99,6 +102,7 @@ STATES = {
     "unhealthy": {"latency": OVER},
     "unknown": {"latency": OVER.replace("}", ", when_idle: unknown}")},
     "starting": {"health": "{kind: http, url: 'URL/no'}", "start_period": "1h"},
+    "maintenance": {},
 }
 
 
@@ -114,16 +118,24 @@ def test_each_state_is_a_word_a_shape_a_title_and_an_icon_and_accessible(
 ) -> None:
     which = idle if state == "unknown" else engine
     more = {name: setting.replace("URL", which.metrics_url) for name, setting in STATES[state].items()}
-    with Daemon(tmp_path, config(watched("e", which, **more), watched("well", engine))) as daemon:
+    control = f"unix:{tmp_path}/control.sock"
+    with Daemon(
+        tmp_path, f"control: {control}\n" + config(watched("e", which, **more), watched("well", engine))
+    ) as daemon:
+        if state == "maintenance":
+            words = [sys.executable, "-m", "sentinel", "maintenance", "start", "e", "--for", "1h", "--control", control]
+            subprocess.run([*words, "--reason", "deploy"], check=True, capture_output=True)
         until(lambda: daemon.state() == state and daemon.state(1) == "healthy")
         page = visit(daemon)
-        verdict(page, f"e is {state}" if state != "healthy" else "all 2 engines are healthy")
-        assert head_state(page) == state
-        assert page.get_attribute("#icon", "href") == f"page/{state}.svg"
-        assert page.title().endswith(" – Sentinel")
-        assert state in page.title()
+        said = "in maintenance" if state == "maintenance" else state
+        verdict(page, f"e is {said}" if state != "healthy" else "all 2 engines are healthy")
+        expect(page.locator("#head")).to_have_attribute("data-state", state)
+        expect(page.locator("#icon")).to_have_attribute("href", f"page/{state}.svg")
+        expect(page).to_have_title(re.compile(f"{state}.* – Sentinel"))
         expect(page.locator("#engines li").first).to_contain_text(f"e{state}")
-        expect(page.locator("#name")).to_contain_text(f"e is {state} for")
+        expect(page.locator("#name")).to_contain_text(f"e is {said} for")
+        if state == "maintenance":
+            expect(page.locator("#why")).to_contain_text(": deploy")
         shapes = page.eval_on_selector_all(".shape", "all => all.map(one => getComputedStyle(one).clipPath)")
         assert "none" not in shapes
         expect(page.locator("figure")).to_have_count(1 if state == "unknown" else 2, timeout=WAIT_MS)
@@ -182,6 +194,25 @@ def test_each_fault_is_seen_within_2_s_of_the_daemons_knowing(visit: Open, tmp_p
                     verdict(page, "e is healthy")
                     assert time.monotonic() - known < 2, fault
             assert "process passing → failing" in page.inner_text("#timeline")
+
+
+def test_what_explain_says_stands_on_top(visit: Open, tmp_path: Path) -> None:
+    with Engine(name=f"killed-{os.getpid()}") as engine, Daemon(tmp_path, config(watched("e", engine))) as daemon:
+        page = visit(daemon)
+        verdict(page, "e is healthy")
+        engine.fault("slow")
+        verdict(page, "e is unhealthy")
+        until(lambda: page.inner_text("#why .sentence") == explained(daemon)["sentence"])
+        expect(page.locator("#why")).to_contain_text("latency, since", timeout=WAIT_MS)
+        engine.kill()
+        until(lambda: [cause["rule"] for cause in explained(daemon)["causes"]][:1] == ["process_ended"])
+        expect(page.locator("#why .sentence")).to_contain_text("ended", timeout=WAIT_MS)
+        expect(page.locator("#why .cause li")).to_contain_text(["processes: 1 → 0"], timeout=WAIT_MS)
+        assert below(page, "#why .cause li:first-child") < WIDE["height"]
+
+
+def explained(daemon: Daemon) -> Any:
+    return json.loads(daemon.get("/api/v1/explain/e")[1])
 
 
 # --- what is not live is not shown as if it were ---------------------------------------------------------------------
@@ -246,9 +277,8 @@ MARKUP = "<img src=x onerror=window.caught=1><script>window.caught=1</script>"
 def test_nothing_that_an_engine_says_becomes_markup(visit: Open, tmp_path: Path) -> None:
     answer = f"HTTP/1.1 302 Found\r\nLocation: /{MARKUP}\r\nContent-Length: 0\r\n\r\n".encode()
     with servers.serving(servers.says(answer)) as url:
-        text = config(
-            f'  - {{name: e, interval: 200ms, start_period: 0s, probes: {{health: {{kind: http, url: "{url}"}}}}}}\n'
-        )
+        probe = f'{{kind: http, url: "{url}", timeout: 2s}}'
+        text = config(f"  - {{name: e, interval: 2s, start_period: 0s, probes: {{health: {probe}}}}}\n")
         with Daemon(tmp_path, text) as daemon:
             page = visit(daemon)
             verdict(page, "e is unhealthy")

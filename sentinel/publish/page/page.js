@@ -167,6 +167,7 @@ function render() {
   write(find("version"), picture ? `Sentinel ${picture.version}` : "Sentinel");
 }
 
+const inWords = (state) => (state === "maintenance" ? "in maintenance" : state);
 const stateOf = (thing, isLive) => (isLive ? thing.state : "unknown");
 const wordOf = (thing, isLive) => (isLive ? thing.state : `not live, was ${thing.state}`);
 
@@ -176,13 +177,13 @@ function head(engines, isLive) {
   const state = isLive ? (worst?.state ?? "unknown") : "unknown";
   let verdict = "Sentinel is not heard";
   if (isLive && !worst) verdict = "no engines are watched";
-  else if (isLive && engines.length === 1) verdict = `${worst.name} is ${worst.state}`;
+  else if (isLive && engines.length === 1) verdict = `${worst.name} is ${inWords(worst.state)}`;
   else if (isLive && ill.length && ill.length <= 2 && ill.at(-1).state === worst.state) {
-    verdict = `${ill.map(({ name }) => name).join(" and ")} ${ill.length > 1 ? "are" : "is"} ${worst.state}`;
+    verdict = `${ill.map(({ name }) => name).join(" and ")} ${ill.length > 1 ? "are" : "is"} ${inWords(worst.state)}`;
   } else if (isLive && !ill.length) verdict = `all ${engines.length} engines are healthy`;
   else if (isLive) {
     const counts = WORST.map((name) => [engines.filter((one) => one.state === name).length, name]).filter(([count, name]) => count && name !== "healthy");
-    verdict = `${counts.map(([count, name]) => `${count} ${name}`).join(", ")} of ${engines.length} engines`;
+    verdict = `${counts.map(([count, name]) => `${count} ${inWords(name)}`).join(", ")} of ${engines.length} engines`;
   }
   mark(find("head"), "data-state", state);
   if (find("verdict").textContent !== verdict) write(find("said"), verdict);
@@ -256,7 +257,7 @@ function detail(engine, isLive) {
   if (!title.firstChild) title.append(make("span", { class: "shape" }), make("span"), make("small"));
   const [shape, name, since] = title.children;
   mark(shape, "data-state", stateOf(engine, isLive));
-  write(name, `${engine.name} ${isLive ? `is ${engine.state}` : `is not known, it was ${engine.state}`}`);
+  write(name, `${engine.name} ${isLive ? `is ${inWords(engine.state)}` : `is not known, it was ${inWords(engine.state)}`}`);
   write(since, ` for ${lasted(daemonNow() - engine.since)}, since ${moment(engine.since)}`);
   why(engine);
   keep(find("rows"), engine.probes, ({ name: probe }) => probe, row, (node, probe) => fillRow(node, probe, isLive));
@@ -272,7 +273,7 @@ function why(engine) {
   const line = (key, kind, text) => parts.push({ key, kind, text });
   if (engine.maintenance) {
     const { until, reason } = engine.maintenance;
-    line("maintenance", "sentence", `In maintenance until ${moment(Date.parse(until) / 1000)}: ${reason}`);
+    line("maintenance", "sentence", `In maintenance until ${moment(Date.parse(until) / 1000)}${reason && `: ${reason}`}`);
   }
   if (!told) engine.why.forEach((sentence, nth) => line(`why ${nth}`, "sentence", sentence));
   else if (told.troubles.length || told.causes.length) {
