@@ -158,7 +158,7 @@ def _say(told: dict[str, str], listen: str) -> None:
     sys.stdout.write(
         f"""demo: {told["name"]} runs as pid {told["pid"]}: {told["health_url"]} {told["metrics_url"]}
 demo: what Sentinel knows of it:
-  {where}/            in words
+  {where}/            in words; in a browser the status page
   {where}/health      for machines
   {where}/metrics     for Prometheus
 demo: break it, and mend it again (all faults: curl -s {told["control_url"]}/faults):
