@@ -79,6 +79,12 @@ def _faster(metric: str, *where: str, least: float, alone: bool = False) -> Call
     return measure
 
 
+def _refused(sight: Sight) -> Moved | None:
+    """Only where a probe got no connection either: the count is of the whole network namespace."""
+    unanswered = any(trouble.reason in ("timeout", "connect_refused", "unreachable") for trouble in sight.troubles)
+    return _faster(OVERFLOWS, least=0.15, alone=True)(sight) if unanswered else None
+
+
 def _stolen(sight: Sight) -> Moved | None:
     """Of each core, as one that another guest takes is not all of them."""
     moved, cores = _faster(STOLEN, least=_LOST)(sight), sight.latest(CORES)
@@ -153,7 +159,7 @@ RULES = (
         ("listen_overflow", "retransmits"),
     ),
     Rule(
-        "listen_overflow", "connections refused", "/s", _faster(OVERFLOWS, least=0.15, alone=True), 1.0,
+        "listen_overflow", "connections refused", "/s", _refused, 1.0,
         lambda moved, _: f"a listen queue is full: {moved.amount:.0f} connections refused",
         ("retransmits",),
     ),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEAD_S = 5.0  # a quantile over a window shows what happened a moment ago, and a probe is asked once a second
 _FOLLOWED_S = 0.5  # closer together nobody knows which was first
+_LATE_S = 2.0  # what began this long after the troubles is none's cause; readings are a second apart
 
 
 class Figure(Value):
@@ -71,7 +72,9 @@ def explain(
     """
     since = min(trouble.since for trouble in troubles)
     sight = Sight(columns, troubles, healthy, since - LEAD_S, now)
-    found = [(rule, moved) for rule in RULES if (moved := rule.measure(sight)) is not None]
+    latest = max(trouble.since for trouble in troubles) + _LATE_S
+    measured = ((rule, rule.measure(sight)) for rule in RULES)
+    found = [(rule, moved) for rule, moved in measured if moved is not None and moved.since <= latest]
     found.sort(key=lambda pair: -pair[0].cost * pair[1].now if pair[0].cost < FACT else -FACT)
     explained = {word for rule, _ in found for word in rule.explains}
     causes = tuple(

@@ -67,8 +67,8 @@ class Explainer:
                 read = max(read, last.at)
                 sources = dict(last.details).get("sources")
                 memory.sources.update(sources if isinstance(sources, dict) else {})
-        found = troubles(spec, record)
         before = memory.current
+        found = troubles(spec, record, before.troubles if before else ())
         if not found:
             if before is not None:
                 memory.current, memory.quiet = None, now + _RECOVERY_S
@@ -102,8 +102,12 @@ def _still_stands(memory: _Memory, before: Explanation, found: Sequence[Trouble]
     return read == memory.read or seldom or age_s > _KEPT_AFTER_S
 
 
-def troubles(spec: EngineSpec, record: EngineRecord) -> tuple[Trouble, ...]:
-    """The probes that do not pass, what waits for another left out: it has no trouble of its own."""
+def troubles(spec: EngineSpec, record: EngineRecord, before: Sequence[Trouble] = ()) -> tuple[Trouble, ...]:
+    """The probes that do not pass, what waits for another left out: it has no trouble of its own.
+
+    One that answers well again, but is not believed yet, is told as `before`.
+    """
+    known = {trouble.probe: trouble for trouble in before}
     found = []
     for probe in spec.probes:
         shown = record.probes[probe.name]
@@ -111,5 +115,6 @@ def troubles(spec: EngineSpec, record: EngineRecord) -> tuple[Trouble, ...]:
         if last is None or shown.state == "waiting" or (shown.state == "passing" and shown.missed_since is None):
             continue
         since = shown.since if shown.missed_since is None else shown.missed_since
-        found.append(Trouble(probe.name, probe.kind, since, last.reason, last.sentence))
+        trouble = Trouble(probe.name, probe.kind, since, last.reason, last.sentence)
+        found.append(known.get(probe.name, trouble) if last.ok else trouble)
     return tuple(found)

@@ -46,6 +46,8 @@ def of_reason(reason: str) -> tuple[Trouble, ...]:
     return (Trouble("process", "process", 100.0, reason, f"it ended ({reason})"),)
 
 
+# Where another trouble than a p99 that is over is needed.
+TROUBLES = {"listen_overflow": Trouble("health", "http", float(TROUBLE), "timeout", "no connection within 400 ms")}
 FULL = {
     **level(c.FILES, 10, 1000),
     **level(c.FILES_LIMIT, 1000, 1000),
@@ -66,7 +68,7 @@ CASES: dict[str, tuple[Columns, Columns, str]] = {
     "listen_overflow": (
         total(c.OVERFLOWS, 0, 2),
         total(c.OVERFLOWS, 0, 0.14),
-        "a listen queue is full: 28 connections refused, before 0/s, since t98; latency followed 2 s later",
+        "a listen queue is full: 28 connections refused, before 0/s, since t98; health followed 2 s later",
     ),
     "cpu_throttled": (
         {
@@ -177,14 +179,14 @@ def test_what_a_rule_explains_is_a_rule() -> None:
 @pytest.mark.parametrize("word", CASES)
 def test_a_cause_is_named_where_its_counter_changed(word: str) -> None:
     columns, _, sentence = CASES[word]
-    explanation = told(columns)
+    explanation = told(columns, TROUBLES.get(word, LATENCY))
     assert [(cause.rule, cause.sentence) for cause in explanation.causes] == [(word, sentence)]
     assert explanation.sentence == f"likely cause: {sentence}"
 
 
 @pytest.mark.parametrize("word", CASES)
 def test_a_little_less_is_no_cause(word: str) -> None:
-    explanation = told(CASES[word][1])
+    explanation = told(CASES[word][1], TROUBLES.get(word, LATENCY))
     assert explanation.causes == ()
     assert explanation.sentence == (
         "no cause found: nothing that the kernel counts of the engine changed, so look into the engine itself"
@@ -198,7 +200,7 @@ def test_as_it_was_in_the_healthy_time_is_no_cause(word: str) -> None:
         series: (times, [values[-1] - (values[-1] - values[-2]) * (times[-1] - at) for at in times])
         for series, (times, values) in CASES[word][0].items()
     }
-    assert told(columns).causes == ()
+    assert told(columns, TROUBLES.get(word, LATENCY)).causes == ()
 
 
 @pytest.mark.parametrize(("word", "reason"), [("oom_killed", "oom_killed"), ("process_ended", "no_process")])
@@ -210,6 +212,17 @@ def test_what_a_probe_knows_for_good_is_a_cause_by_itself(word: str, reason: str
     assert first.replace(figures=first.figures[:1]) == Cause(word, f"it ended ({reason})", 100.0, (figure,)) or (
         word == "oom_killed" and first.sentence.startswith(f"it ended ({reason}); run-queue delay")
     )
+
+
+def test_a_full_listen_queue_of_others_explains_no_p99() -> None:
+    assert told(CASES["listen_overflow"][0]).causes == ()
+
+
+@pytest.mark.parametrize(("since", "rules"), [(95.9, []), (96.1, ["run_queue"])])
+def test_what_began_after_the_trouble_is_not_its_cause(since: float, rules: list[str]) -> None:
+    trouble = LATENCY.replace(since=since)  # the run queue fills from 98 on, readings are a second apart
+    explanation = told(CASES["run_queue"][0], trouble, healthy=(0.0, 90.0))
+    assert [cause.rule for cause in explanation.causes] == rules
 
 
 def test_no_reason_is_no_end() -> None:
@@ -260,7 +273,7 @@ def test_an_outlier_before_is_not_taken_for_health() -> None:
 
 @pytest.mark.parametrize("word", ["stopped", "cpu_throttled", "listen_overflow", "memory_limit"])
 def test_time_that_was_lost_counts_without_a_healthy_time(word: str) -> None:
-    explanation = told(CASES[word][0], healthy=(95.0, 95.0))
+    explanation = told(CASES[word][0], TROUBLES.get(word, LATENCY), healthy=(95.0, 95.0))
     assert explanation.causes[0].rule == word
     assert explanation.causes[0].figures[0].before is None
     assert ", before" not in explanation.causes[0].sentence
