@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import functools
 import gc
 import os
 import signal
-import socket
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
 from loguru import logger
 
-from sentinel.address import parse_listen
 from sentinel.board import Snapshot, changes, fresh, settle, step
 from sentinel.config import load_config
 from sentinel.explainer import Explainer
@@ -36,6 +30,7 @@ from sentinel.maintenance import Calendar
 from sentinel.model import FindProcesses, Observation, Tally
 from sentinel.probes import load
 from sentinel.publish.control import commands
+from sentinel.publish.doors import Doors
 from sentinel.publish.events import Events
 from sentinel.publish.log import log_change, start_log
 from sentinel.publish.notify import Notifier
@@ -48,19 +43,13 @@ from sentinel.units import duration
 from sentinel.yaml_source import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
-    from typing import Literal
+    from collections.abc import Coroutine, Sequence
 
     from sentinel.board import EngineRecord
     from sentinel.config import Config
     from sentinel.explain import Explanation
     from sentinel.model import EngineSpec, ProbeSpec
     from sentinel.schedule import Key
-
-    Door = Literal["listen", "control"]
-
-_CONTROL_MODE = 0o660  # commands are taken from the daemon's own user and group
-_CLOSE_S = 1.0  # for open connections at the end; the whole end is to take under 2 s
 
 
 def main(argv: Sequence[str]) -> int:
@@ -104,8 +93,11 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._calendar = Calendar()
         self._notifier = Notifier(self._describe, lambda: self._late_probe(time.monotonic()), self._say)
-        self._runners: dict[Door, web.AppRunner] = {}
-        self._doors: dict[Door, tuple[str, web.BaseSite]] = {}
+        served = {
+            "listen": application(self.picture, self._events, self._history),
+            "control": commands(self.picture, self._order),
+        }
+        self._doors = Doors(served)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises ConfigError where it cannot listen."""
@@ -113,31 +105,19 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
-        app = application(self.picture, self._events, self._history)
-        served: dict[Door, web.Application] = {"listen": app, "control": commands(self.picture, self._order)}
-        for door, each in served.items():
-            runner = web.AppRunner(each, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
-            await runner.setup()
-            self._runners[door] = runner
-        try:
-            async with self._fetch:
-                self._adopt(self._config)
-                await self._listen(self._config)
-                loop.add_signal_handler(signal.SIGHUP, lambda: self._keep_task(self._reload()))
-                self._schedule.start()
-                ticking = asyncio.create_task(self._schedule.keep_time(self._tick))
-                gc.freeze()  # what is loaded by now stays; collections need not walk it every time
-                await stop.wait()
-                self._schedule.stop()
-                self._ends.close()
-                self._notifier.close()
-                ticking.cancel()
-                self._events.close()
-        finally:
-            for runner in self._runners.values():
-                await runner.cleanup()
-            for address, _ in self._doors.values():
-                _remove_socket(address)
+        async with self._doors, self._fetch:
+            self._adopt(self._config)
+            await self._listen(self._config)
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._keep_task(self._reload()))
+            self._schedule.start()
+            ticking = asyncio.create_task(self._schedule.keep_time(self._tick))
+            gc.freeze()  # what is loaded by now stays; collections need not walk it every time
+            await stop.wait()
+            self._schedule.stop()
+            self._ends.close()
+            self._notifier.close()
+            ticking.cancel()
+            self._events.close()
         logger.info("stopped")
 
     def picture(self) -> Snapshot:
@@ -301,22 +281,11 @@ class Daemon:
         logger.bind(engine=engine, why=reason).info("{} maintenance {} by command", engine, what)
 
     async def _listen(self, config: Config) -> None:
-        """Listens where the configuration says and no longer where it was, all or nothing. Raises ConfigError."""
-        wanted: dict[Door, str] = {"listen": config.listen}
-        if config.control is not None:
-            wanted["control"] = config.control
-        kept = {door: held for door, held in self._doors.items() if wanted.get(door) == held[0]}
-        opened: dict[Door, tuple[str, web.BaseSite]] = {}
-        try:
-            for door in wanted.keys() - kept.keys():
-                opened[door] = (wanted[door], await _open(self._runners[door], wanted[door], door))
-        except ConfigError:
-            await _close(opened.values())
-            raise
-        await _close(held for door, held in self._doors.items() if door not in kept)
-        self._doors = kept | opened
+        """Listens where the configuration says. Raises ConfigError."""
+        doors = {"listen": str(config.listen), **({} if config.control is None else {"control": str(config.control)})}
+        await self._doors.open(doors)
         watched = ", ".join(spec.name for spec in config.engines)
-        where = _where(self._doors["listen"][1], config)
+        where = self._doors.where("listen")
         logger.bind(engines=len(config.engines)).info("watching {}; listening on {}", watched, where)
 
     async def _reload(self) -> None:
@@ -344,70 +313,3 @@ def _declared(kind: str) -> set[str]:
 def _clock(moment: float) -> str:
     """A moment of the monotonic clock as a time of day in UTC."""
     return datetime.fromtimestamp(time.time() - (time.monotonic() - moment), UTC).strftime("%H:%M:%SZ")
-
-
-async def _open(runner: web.AppRunner, where: str, door: Door) -> web.BaseSite:
-    """Listens there. Raises ConfigError."""
-    address = parse_listen(where)
-    site: web.BaseSite
-    try:
-        if address.unix:
-            site = web.SockSite(runner, _bound(address.unix, None if door == "listen" else _CONTROL_MODE))
-        else:
-            site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
-    except OSError as exc:
-        why = os.strerror(exc.errno) if exc.errno else str(exc)
-        hint = f"; is another sentinel running? Set {door}: or SENTINEL_{door.upper()}"
-        taken = hint if exc.errno == errno.EADDRINUSE else ""
-        raise ConfigError([f"cannot listen on {where}: {why.lower()}{taken}"]) from exc
-    return site
-
-
-def _bound(path: str, mode: int | None) -> socket.socket:
-    """A socket at this path that does not listen yet, so nobody connects before its file has its mode."""
-    _clear_socket(path)
-    bound = socket.socket(socket.AF_UNIX)
-    try:
-        bound.bind(path)
-        if mode is not None:
-            Path(path).chmod(mode)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-async def _close(doors: Iterable[tuple[str, web.BaseSite]]) -> None:
-    for where, site in doors:
-        await site.stop()
-        _remove_socket(where)
-
-
-def _remove_socket(where: str) -> None:
-    if path := parse_listen(where).unix:
-        with suppress(OSError):
-            Path(path).unlink()
-
-
-def _clear_socket(path: str) -> None:
-    """Removes a socket that nobody listens on any more, as a killed daemon leaves it. Raises OSError if one listens."""
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as trial:
-        trial.settimeout(1.0)
-        try:
-            trial.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink()
-        else:
-            raise OSError(errno.EADDRINUSE, "")
-
-
-def _where(site: web.BaseSite, config: Config) -> str:
-    """The address in use: port 0 became a real one."""
-    server: Any = getattr(site, "_server", None)
-    if config.listen.startswith("unix:") or server is None or not server.sockets:
-        return config.listen
-    host, port = server.sockets[0].getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
