@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sentinel.model import Process
 from sentinel.proc import Clocks, Finder, ProcError, find, parse_stat, program, read, rss_bytes
 from tests.tools import needs
+from tests.trees import stat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -304,11 +305,6 @@ def test_processes_that_come_and_go_meanwhile_raise_nothing() -> None:
 # --- made trees -------------------------------------------------------------------------------------------------------
 
 AT = Clocks(1000.0, 1500.0, 2_000_000_000.0)
-
-
-def stat(pid: int, comm: str, start_ticks: int, state: str = "S", rss_pages: int = 3, threads: int = 1) -> bytes:
-    fields = [state, *["0"] * 16, str(threads), "0", str(start_ticks), "4096", str(rss_pages), *["0"] * 28]
-    return f"{pid} ({comm}) {' '.join(fields)}\n".encode()
 
 
 def add(proc: Path, pid: int, comm: str = "engine", start_ticks: int = 100, **more: object) -> Path:
