@@ -121,16 +121,15 @@ class Counting:
 
     def _count_threads(self, process: Process, look: Look) -> None:
         folder = f"{self._proc}/{process.pid}/task"
-        try:
-            tids = posix.listdir(folder)
-        except OSError:
+        tids = _listed(folder)
+        if not tids:
             return
         if len(tids) > _MOST_THREADS:
             why = f"only the first {_MOST_THREADS} are looked at"
             look.miss("some threads", folder, why, "their CPU time is in that of the process")
         for tid in tids[:_MOST_THREADS]:
             try:
-                ran, waited, *_ = read(f"{folder}/{tid}/schedstat").split()
+                ran, waited = map(int, read(f"{folder}/{tid}/schedstat").split()[:2])
                 name, switches = self._switches(f"{folder}/{tid}")
             except FileNotFoundError:
                 self._miss_schedstat(folder, tid, look)
@@ -138,8 +137,8 @@ class Counting:
             except (OSError, ValueError):  # it ended
                 continue
             totals: dict[Series, float] = {
-                ("sentinel_engine_thread_cpu_seconds", (name,)): int(ran) / 1e9,
-                ("sentinel_engine_run_queue_seconds", (name,)): int(waited) / 1e9,
+                ("sentinel_engine_thread_cpu_seconds", (name,)): ran / 1e9,
+                ("sentinel_engine_run_queue_seconds", (name,)): waited / 1e9,
                 ("sentinel_engine_context_switches", (name, "voluntary")): switches[0],
                 ("sentinel_engine_context_switches", (name, "involuntary")): switches[1],
             }
@@ -148,9 +147,10 @@ class Counting:
             look.counted.append(Counted(("thread", process.pid, tid), totals))
         pattern = f"{folder}/*"
         look.source(f"{pattern}/schedstat", "sentinel_engine_run_queue_seconds", "sentinel_engine_thread_cpu_seconds")
-        file = "sched" if self._has_sched else "status"
-        look.source(f"{pattern}/{file}", "sentinel_engine_context_switches", "sentinel_engine_migrations")
-        if not self._has_sched:
+        look.source(f"{pattern}/{'sched' if self._has_sched else 'status'}", "sentinel_engine_context_switches")
+        if self._has_sched:
+            look.source(f"{pattern}/sched", "sentinel_engine_migrations")
+        else:
             look.miss("migrations", f"{pattern}/sched", "no such file", "a kernel with CONFIG_SCHED_DEBUG has it")
 
     def _switches(self, folder: str) -> tuple[str, tuple[int, int, int]]:
@@ -209,11 +209,11 @@ class Counting:
 
     def _bound_to(self, processes: Iterable[Process]) -> Iterator[int]:
         for process in processes:
-            try:
-                for tid in posix.listdir(f"{self._proc}/{process.pid}/task")[:_MOST_THREADS]:
+            for tid in _listed(f"{self._proc}/{process.pid}/task")[:_MOST_THREADS]:
+                try:
                     yield from posix.sched_getaffinity(int(tid))
-            except OSError:  # it ended
-                continue
+                except OSError:  # it ended
+                    continue
 
     def _count_network(self, process: Process, look: Look) -> None:
         folder = f"{self._proc}/{process.pid}/net"
@@ -270,6 +270,13 @@ class Counting:
         metric = "sentinel_engine_stopped_seconds"
         look.counted += [Counted(of, {(metric, ()): stopped_s}) for of, stopped_s in self._stopped.items()]
         look.source(f"{self._proc}/{processes[0].pid}/stat", metric)
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return posix.listdir(folder)
+    except OSError:  # it ended
+        return []
 
 
 def _number(data: bytes, key: bytes) -> int:
