@@ -13,16 +13,21 @@ import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
 class Daemon:
-    """`with Daemon(folder, config) as daemon:` runs `sentinel run` on a free port, its log in the folder."""
+    """`with Daemon(folder, config) as daemon:` runs `sentinel run` on a free port, its log in the folder.
 
-    def __init__(self, folder: Path, config: str = "", **environ: str) -> None:
+    `python` is the command that runs Python.
+    """
+
+    def __init__(
+        self, folder: Path, config: str = "", python: Sequence[str] = (sys.executable,), **environ: str
+    ) -> None:
         self.log_path = folder / "daemon.log"
-        self._words = [sys.executable, "-m", "sentinel", "run"]
+        self._words = [*python, "-m", "sentinel", "run"]
         self.config_path = folder / "sentinel.yaml"
         if config:
             self.config_path.write_text(config)

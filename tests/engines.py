@@ -7,13 +7,20 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Engine:
-    """`with Engine() as engine:` runs one on free ports; `options` are those of its command line."""
+    """`with Engine() as engine:` runs one on free ports; `options` are those of its command line.
 
-    def __init__(self, *options: str, name: str = "trading-engine") -> None:
+    `python` is the command that runs Python.
+    """
+
+    def __init__(self, *options: str, name: str = "trading-engine", python: Sequence[str] = (sys.executable,)) -> None:
+        self._python = python
         self._options = ["--name", name, *options]
         self._ports = ["--health-port", "0", "--metrics-port", "0"]
 
@@ -26,7 +33,7 @@ class Engine:
 
     def start(self) -> None:
         """Starts it, again on the same ports if it ran before."""
-        words = [sys.executable, "-m", "sentinel.demo.engine", *self._ports, *self._options]
+        words = [*self._python, "-m", "sentinel.demo.engine", *self._ports, *self._options]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
