@@ -90,6 +90,18 @@ def read(path: str, limit: int = 1 << 16) -> bytes:
         posix.close(handle)
 
 
+def read_record(path: str) -> bytes:
+    """A file that procfs gives in one piece, as those of one process or thread: without asking for more behind it.
+
+    Nearly a tenth cheaper than `read`. Raises OSError.
+    """
+    handle = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(handle, 1 << 14)
+    finally:
+        posix.close(handle)
+
+
 def find(name: str, clocks: Clocks, proc: str = "/proc") -> tuple[Process, ...]:
     """The running processes of exactly this name, the oldest first, as `pgrep -x` finds them less the zombies.
 

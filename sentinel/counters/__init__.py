@@ -8,14 +8,15 @@ Sources: proc(5), sched_getaffinity(2), the kernel's sched-stats.rst and sched-d
 from __future__ import annotations
 
 import posix
+from contextlib import suppress
 
 from sentinel.counters.group import GroupCounters
 from sentinel.counters.look import Look
 from sentinel.model import TYPE_CHECKING, Counted, Counters
-from sentinel.proc import TICKS_PER_S, parse_stat, read, rss_bytes
+from sentinel.proc import TICKS_PER_S, parse_stat, read, read_record, rss_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sentinel.model import Process, Series
 
@@ -24,6 +25,7 @@ _MOST_THREADS = 128  # of a process; the oldest
 _MOST_DEVICES = 32  # on a host with a device for every container
 _REFRESH_S = 10.0  # how long a thread may be bound to other cores before that is seen
 _LONGEST_PULSE_S = 0.5  # after a pulse that came late nobody knows when the process stopped
+_NODES = "/sys/devices/system/node/online"
 _AS_THE_ENGINE = "run Sentinel with the engine's uid and gid, beside it"
 
 
@@ -36,10 +38,15 @@ class Counting:
         # A filesystem without blocks is the real one, which tells the number of open files (since Linux 6.2).
         self._real = posix.statvfs(proc).f_blocks == 0
         self._has_sched = True
+        try:
+            self._nodes = read(_NODES).strip()
+        except OSError:  # a kernel without NUMA
+            self._nodes = b"0"
         self._cores: frozenset[int] = frozenset()
         self._refreshed = float("-inf")
         self._stopped: dict[tuple[object, ...], float] = {}
-        self._watched: list[tuple[tuple[object, ...], str]] = []
+        # Kept open: a look at the state costs a third, and a pid that is given away is no matter.
+        self._watched: dict[tuple[object, ...], int] = {}
         self._pulsed = self._looked = float("-inf")
 
     def look(self, processes: Sequence[Process], now: float) -> Counters:
@@ -62,9 +69,9 @@ class Counting:
 
         No counter of the kernel tells of a SIGSTOP; only the state does, while it lasts.
         """
-        for of, path in self._watched:
+        for of, handle in self._watched.items():
             try:
-                data = read(path)
+                data = posix.pread(handle, 1 << 12, 0)
                 stopped = data[data.rfind(b")") + 2 : data.rfind(b")") + 3] in (b"T", b"t")
             except OSError:  # it ended
                 continue
@@ -77,7 +84,7 @@ class Counting:
     def _count_process(self, process: Process, look: Look) -> None:
         folder = f"{self._proc}/{process.pid}"
         try:
-            fields = parse_stat(read(f"{folder}/stat"))[1]
+            fields = parse_stat(read_record(f"{folder}/stat"))[1]
         except (OSError, ValueError):  # it ended
             return
         totals: dict[Series, float] = {
@@ -91,7 +98,7 @@ class Counting:
         look.source(folder, "sentinel_engine_processes")
         look.add("sentinel_engine_threads", int(fields[17]), f"{folder}/stat")
         try:
-            for line in read(f"{folder}/status").splitlines():
+            for line in read_record(f"{folder}/status").splitlines():
                 if line.startswith(b"VmSwap:"):
                     look.add("sentinel_engine_swap_bytes", int(line.split()[1]) * 1024, f"{folder}/status")
         except OSError:
@@ -101,7 +108,9 @@ class Counting:
     def _count_files(self, folder: str, look: Look) -> None:
         """Those of the process that is nearest to its own limit."""
         try:
-            limit = next(line for line in read(f"{folder}/limits").splitlines() if line.startswith(b"Max open files"))
+            limit = next(
+                line for line in read_record(f"{folder}/limits").splitlines() if line.startswith(b"Max open files")
+            )
             most = limit.split()[3]
             opened = posix.stat(f"{folder}/fd").st_size if self._real else 0
             opened = opened or len(posix.listdir(f"{folder}/fd"))
@@ -129,7 +138,7 @@ class Counting:
             look.miss("some threads", folder, why, "their CPU time is in that of the process")
         for tid in tids[:_MOST_THREADS]:
             try:
-                ran, waited = map(int, read(f"{folder}/{tid}/schedstat").split()[:2])
+                ran, waited = map(int, read_record(f"{folder}/{tid}/schedstat").split()[:2])
                 name, switches = self._switches(f"{folder}/{tid}")
             except FileNotFoundError:
                 self._miss_schedstat(folder, tid, look)
@@ -157,22 +166,22 @@ class Counting:
         """The name of a thread, and its voluntary and involuntary switches and migrations."""
         if self._has_sched:
             try:
-                data = read(f"{folder}/sched")
+                data = read_record(f"{folder}/sched")
             except FileNotFoundError:
-                read(f"{folder}/status")  # is it the file that is not there, or the thread?
+                read_record(f"{folder}/status")  # is it the file that is not there, or the thread?
                 self._has_sched = False
             else:
                 name = data[: data.index(b"\n")].rpartition(b" (")[0]
                 keys = (b"\nnr_voluntary_switches", b"\nnr_involuntary_switches", b"\nse.nr_migrations")
                 return _text(name), (_number(data, keys[0]), _number(data, keys[1]), _number(data, keys[2]))
-        data = read(f"{folder}/status")
+        data = read_record(f"{folder}/status")
         name = data[len(b"Name:\t") : data.index(b"\n")]
         voluntary = _number(data, b"\nvoluntary_ctxt_switches")
         return _text(name), (voluntary, _number(data, b"\nnonvoluntary_ctxt_switches"), 0)
 
     def _miss_schedstat(self, folder: str, tid: str, look: Look) -> None:
         try:
-            read(f"{folder}/{tid}/comm")
+            read_record(f"{folder}/{tid}/comm")
         except OSError:
             return
         why = "no such file"
@@ -246,30 +255,37 @@ class Counting:
 
     def _count_nodes(self, processes: Sequence[Process], look: Look) -> None:
         """On a machine of one NUMA node all memory is there; on others the control group tells of which it has."""
-        path = "/sys/devices/system/node/online"
-        try:
-            online = read(path).strip()
-        except OSError:  # a kernel without NUMA
-            online = b"0"
-        if not online.isdigit():
+        if not self._nodes.isdigit():
             self._groups.count_nodes(look)
             return
-        look.levels["sentinel_engine_numa_bytes", (online.decode(),)] = rss_bytes(processes)
-        look.source(path, "sentinel_engine_numa_bytes")
+        look.levels["sentinel_engine_numa_bytes", (self._nodes.decode(),)] = rss_bytes(processes)
+        look.source(_NODES, "sentinel_engine_numa_bytes")
 
     def _count_stops(self, processes: Sequence[Process], now: float, look: Look) -> None:
         frozen_s = now - self._looked if self._groups.frozen and self._looked > float("-inf") else 0.0
         self._looked = now
-        self._watched = []
-        for process in processes:
-            of = ("stops", process.pid, process.start_ticks)
-            self._watched.append((of, f"{self._proc}/{process.pid}/task/{process.pid}/stat"))
-        oldest = self._watched[0][0]
-        self._stopped = {of: self._stopped.get(of, 0.0) for of, _ in self._watched}
-        self._stopped[oldest] += frozen_s
+        wanted: dict[tuple[object, ...], int] = {
+            ("stops", process.pid, process.start_ticks): process.pid for process in processes
+        }
+        self._keep_open(wanted)
+        self._stopped = {of: self._stopped.get(of, 0.0) for of in wanted}
+        self._stopped[next(iter(wanted))] += frozen_s
         metric = "sentinel_engine_stopped_seconds"
         look.counted += [Counted(of, {(metric, ()): stopped_s}) for of, stopped_s in self._stopped.items()]
         look.source(f"{self._proc}/{processes[0].pid}/stat", metric)
+
+    def close(self) -> None:
+        """It may not be used any more."""
+        self._keep_open({})
+
+    def _keep_open(self, wanted: Mapping[tuple[object, ...], int]) -> None:
+        for of in [of for of in self._watched if of not in wanted]:
+            posix.close(self._watched.pop(of))
+        for of, pid in wanted.items():
+            if of not in self._watched:
+                with suppress(OSError):  # it ended, or no more files may be opened
+                    path = f"{self._proc}/{pid}/task/{pid}/stat"  # that of the process adds up all its threads
+                    self._watched[of] = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
 
 
 def _listed(folder: str) -> list[str]:

@@ -53,9 +53,15 @@ class Local:
         now = time.monotonic()
         for name, (counting, looked) in [*self._counting.items()]:
             if now - looked > _FORGET_S:
-                del self._counting[name]
+                self._counting.pop(name)[0].close()
             else:
                 counting.pulse(now)
+
+    def close(self) -> None:
+        """Nothing is asked any more."""
+        for counting, _ in self._counting.values():
+            counting.close()
+        self._counting.clear()
 
     def look(self, ask: Ask) -> Answer:
         """The answer, or why there is none."""

@@ -78,6 +78,7 @@ class Fetcher:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._beat.cancel()
+        self._local.close()
         for task in self._flying.values():
             task.cancel()
         await self._fresh.close()
