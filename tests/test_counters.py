@@ -511,7 +511,7 @@ FILES = [
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", "junk\n", "a b c d\n", "Tcp: 1\nTcpExt: 2\ncpu0 x\n"])
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", FILES, ids=[path.replace(str(ME), "TID") for path in FILES])
 def test_whatever_a_file_holds_or_lacks_a_look_raises_nothing(tmp_path: Path, path: str, content: str | None) -> None:
     """As where a process, a thread or a group ends in the middle of it."""
     machine = tree(Machine(tmp_path, "0::/e\n", v2("/"), ""))
