@@ -55,25 +55,39 @@ def memory_use(processes: Sequence[Process], proc: str = "/proc", root: str = ""
     rss = rss_bytes(processes)
     total = _host_total(proc)
     uses = [MemoryUse(rss, total, rss, "host")] if total else []
+    seen, hidden = _levels_of_all(processes, proc, root)
     # From the top: where a group only repeats the limit above it, the one above is used as much at least and is named.
-    for level in sorted(_levels_of_all(processes, proc, root), key=lambda level: len(level.path)):
+    for level in sorted(seen, key=lambda level: len(level.path)):
         use = use_of(level)
         if use is not None and (not total or use[1] <= total):
             uses.append(MemoryUse(*use, rss, f"cgroup {level.path}"))
     if not uses:
         raise CgroupError("no_access", f"neither {proc}/meminfo nor a cgroup's limit can be read")
-    return max(uses, key=lambda use: use.used_bytes / use.limit_bytes)
+    return max(uses, key=lambda use: use.used_bytes / use.limit_bytes).replace(hidden=hidden)
 
 
-def _levels_of_all(processes: Sequence[Process], proc: str, root: str) -> Iterable[Level]:
-    """Each level once; processes of one group, the common case, are looked up once."""
+def _levels_of_all(processes: Sequence[Process], proc: str, root: str) -> tuple[Iterable[Level], str]:
+    """Each level once, and the path of a group of which nothing is seen.
+
+    Processes of one group, the common case, are looked up once.
+    """
     groups: dict[bytes, int] = {}
     for process in processes:
         try:
             groups.setdefault(read(f"{proc}/{process.pid}/cgroup"), process.pid)
         except OSError:  # it ended meanwhile
             continue
-    return dict.fromkeys(level for pid in groups.values() for level in levels(pid, "memory", proc, root))
+    seen: dict[Level, None] = {}
+    hidden = ""
+    for told, pid in groups.items():
+        found = levels(pid, "memory", proc, root)
+        seen |= dict.fromkeys(found)
+        if not found:
+            try:  # noqa: SIM105  # contextlib is 5 ms of a check
+                hidden = _path(told, "memory")[0]
+            except ValueError:  # a kernel without this controller hides no limit
+                pass
+    return seen, hidden
 
 
 def levels(pid: int, controller: str, proc: str = "/proc", root: str = "") -> tuple[Level, ...]:

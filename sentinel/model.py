@@ -213,6 +213,7 @@ class MemoryUse(Value):
     limit_bytes: int
     rss_bytes: int  # of the engine's processes together
     of: str  # which limit: "host" or the path of the cgroup
+    hidden: str = ""  # the path of a cgroup of the engine's that is not seen from here: its limit may be smaller
 
 
 class Missing(Value):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sentinel.model import Answer, Failure, MemoryUse, Observation, Reading, ReadMemory
+from sentinel.model import Answer, Failure, MemoryUse, Missing, Observation, Reading, ReadMemory
 from sentinel.probes import memory
 from sentinel.probes.memory import Settings
 from sentinel.proc import Who
@@ -41,6 +41,19 @@ def test_below_a_ratio_is_a_pass() -> None:
             Reading("sentinel_engine_memory_max_ratio", 0.9),
         ),
         details=(("of", "cgroup /docker/abc"), ("rss_bytes", 20 * MIB)),
+    )
+
+
+def test_a_limit_that_is_not_seen_is_said_and_not_passed_over() -> None:
+    use = MemoryUse(16 * MIB, 1024 * MIB, 16 * MIB, "host", "/docker/abc")
+    seen, _ = memory.read(Settings(), (Answer(100.0, 0.002, use),), None)
+    assert seen.sentence == (
+        "memory 16 MiB is 1.56 % of 1 GiB (host; that of cgroup /docker/abc is not seen), limit 90 %"
+    )
+    assert dict(seen.details)["unreadable"] == Missing(
+        "the engine's memory limit",
+        "cgroup /docker/abc: not seen from here",
+        "run with the engine's uid and gid, or mount the host's cgroups",
     )
 
 

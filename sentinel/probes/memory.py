@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentinel.model import TYPE_CHECKING, Metric, Observation, Reading, ReadMemory, Value, unanswered
+from sentinel.model import TYPE_CHECKING, Metric, Missing, Observation, Reading, ReadMemory, Value, unanswered
 from sentinel.proc import Who
 from sentinel.units import Share, duration, percent, size
 
@@ -85,7 +85,8 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Growth | None)
     else:
         value, limit, unit = float(use.used_bytes), float(most.size_bytes or 0), "bytes"
     ok = value <= limit
-    sentence = f"memory {size(use.used_bytes)} is {percent(ratio)} of {size(use.limit_bytes)} ({use.of}), limit {most}"
+    of = f"{use.of}; that of cgroup {use.hidden} is not seen" if use.hidden else use.of
+    sentence = f"memory {size(use.used_bytes)} is {percent(ratio)} of {size(use.limit_bytes)} ({of}), limit {most}"
     readings = [
         Reading("sentinel_engine_memory_used_bytes", use.used_bytes),
         Reading("sentinel_engine_memory_limit_bytes", use.limit_bytes),
@@ -105,5 +106,10 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Growth | None)
         limit,
         unit,
         tuple(readings),
-        details=(("of", use.of), ("rss_bytes", use.rss_bytes)),
+        details=(("of", use.of), ("rss_bytes", use.rss_bytes), *(_unreadable(use.hidden) if use.hidden else ())),
     ), grown
+
+
+def _unreadable(path: str) -> tuple[tuple[str, Missing]]:
+    remedy = "run with the engine's uid and gid, or mount the host's cgroups"
+    return (("unreadable", Missing("the engine's memory limit", f"cgroup {path}: not seen from here", remedy)),)
