@@ -111,7 +111,8 @@ class Docker:
     def tried(self, *words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """As a call, for what may fail."""
         env = {**self.environ, **(environ or {})}
-        return subprocess.run(["docker", *words], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+        words = ("docker", *words)  # 300 s: a whole build; an exec in a container that ends meanwhile may never return
+        return subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
     @contextmanager
     def run(self, *words: str) -> Iterator[str]:

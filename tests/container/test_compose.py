@@ -144,7 +144,7 @@ def test_the_pair_comes_up_with_the_engines_dependents_waiting_and_prometheus_an
         until(lambda: docker.health(names["prometheus"]) == "healthy", 60)
         until(lambda: docker.health(names["alertmanager"]) == "healthy", 60)
 
-        docker.fault(names["trading-engine"], "kill")  # Docker starts it again, and nobody else has to be
+        docker.fault(names["sentinel"], "kill")  # Docker starts it again, and nobody else has to be
         metric = "/api/v1/query?query=sentinel_engine_restarts_total"
         until(lambda: ask(prometheus, metric)["data"]["result"][0]["value"][1] == "1")
         until(lambda: ask(environ["SENTINEL_PORT"], "/health")["status"] == "pass")
