@@ -33,7 +33,7 @@ def test_it_is_what_the_project_says_it_is(docker: Docker) -> None:
 def test_it_adds_little_to_its_base_and_nothing_that_only_building_needs(docker: Docker) -> None:
     added = docker.inspect(SENTINEL)["Size"] - docker.inspect(BASE)["Size"]
     print(f"the image adds {added / 1e6:.1f} MB to its base")
-    assert added < 25e6  # 19 MB when this was written
+    assert added < 40e6  # 32 MB when this was written
 
     sizes = docker("history", "--format", "{{.Size}}", SENTINEL).split()
     assert len([size for size in sizes if size != "0B"]) == 2  # one COPY, and the base
