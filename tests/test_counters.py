@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from sentinel.counters import Counting
+from sentinel.counters.kept import Kept
 from sentinel.model import Counted, Counters, Missing, Process
 from sentinel.proc import PAGE_BYTES, TICKS_PER_S
 from tests.cgroups import Group, mounted
@@ -684,3 +685,43 @@ def test_a_real_quota_throttles_and_is_counted() -> None:
     assert seen.levels[f"{E}cpu_limit_cores", ()] == 0.1
     assert 0 < throttled <= periods
     assert 0.01 * throttled < seconds < 0.2 * throttled
+
+
+# --- files that are kept open ---------------------------------------------------------------------------------------
+
+
+def held(folder: Path) -> list[str]:
+    """The files below this folder that this process has open."""
+    links = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sorted(name for name in map(os.readlink, links) if name.startswith(str(folder)))
+
+
+def test_what_is_read_again_is_kept_open_and_no_more_than_allowed(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    for path in paths:
+        path.write_text("1")
+    kept = Kept(2)
+    for text in ("1", "2"):
+        for path in paths:
+            path.write_text(text)
+            assert kept.read(str(path)) == text.encode()
+    assert held(tmp_path) == [str(paths[0]), str(paths[1])]
+    kept.sweep()
+    kept.read(str(paths[1]))
+    kept.sweep()
+    assert held(tmp_path) == [str(paths[1])]
+    kept.close()
+    assert held(tmp_path) == []
+
+
+def test_a_thread_that_ended_is_let_go_and_who_gets_its_number_is_read() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        kept, path = Kept(1), f"/proc/{process.pid}/schedstat"
+        kept.read(path)
+        process.kill()
+        process.wait()
+        with pytest.raises(OSError, match="No such process"):
+            kept.read(path)
+    assert held(Path(f"/proc/{process.pid}")) == []
+    with pytest.raises(FileNotFoundError):
+        kept.read(path)

@@ -8,20 +8,21 @@ Sources: proc(5), sched_getaffinity(2), the kernel's sched-stats.rst and sched-d
 from __future__ import annotations
 
 import posix
-from contextlib import suppress
 
 from sentinel.counters.group import GroupCounters
+from sentinel.counters.kept import Kept
 from sentinel.counters.look import Look
 from sentinel.model import TYPE_CHECKING, Counted, Counters
 from sentinel.proc import TICKS_PER_S, parse_stat, read, read_record, rss_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sentinel.model import Process, Series
 
 _MOST_PROCESSES = 16  # of one engine; the oldest
 _MOST_THREADS = 128  # of a process; the oldest
+_MOST_KEPT = 48  # two of each of 16 threads, as an engine has, and some more
 _MOST_DEVICES = 32  # on a host with a device for every container
 _REFRESH_S = 10.0  # how long a thread may be bound to other cores before that is seen
 _LONGEST_PULSE_S = 0.5  # after a pulse that came late nobody knows when the process stopped
@@ -30,9 +31,12 @@ _AS_THE_ENGINE = "run Sentinel with the engine's uid and gid, beside it"
 
 
 class Counting:
-    """Looks again and again at one engine. `root` stands in front of our own mount points, for tests."""
+    """Looks again and again at one engine. It keeps some files open if it may: `keeps`.
 
-    def __init__(self, proc: str = "/proc", root: str = "") -> None:
+    `root` stands in front of our own mount points, for tests.
+    """
+
+    def __init__(self, proc: str = "/proc", root: str = "", keeps: bool = True) -> None:
         self._proc = proc
         self._groups = GroupCounters(proc, root)
         # A filesystem without blocks is the real one, which tells the number of open files (since Linux 6.2).
@@ -45,8 +49,8 @@ class Counting:
         self._cores: frozenset[int] = frozenset()
         self._refreshed = float("-inf")
         self._stopped: dict[tuple[object, ...], float] = {}
-        # Kept open: a look at the state costs a third, and a pid that is given away is no matter.
-        self._watched: dict[tuple[object, ...], int] = {}
+        self._kept = Kept(_MOST_KEPT if keeps and self._real else 0)
+        self._watched: dict[tuple[object, ...], str] = {}
         self._pulsed = self._looked = float("-inf")
 
     def look(self, processes: Sequence[Process], now: float) -> Counters:
@@ -62,6 +66,7 @@ class Counting:
             self._groups.count(chosen[0], now, look)
             self._count_nodes(chosen, look)
             self._count_stops(chosen, now, look)
+        self._kept.sweep()
         return Counters(tuple(look.counted), look.levels, look.sources, tuple(look.missing.values()))
 
     def pulse(self, now: float) -> None:
@@ -69,9 +74,9 @@ class Counting:
 
         No counter of the kernel tells of a SIGSTOP; only the state does, while it lasts.
         """
-        for of, handle in self._watched.items():
+        for of, path in self._watched.items():
             try:
-                data = posix.pread(handle, 1 << 12, 0)
+                data = self._kept.read(path)
                 stopped = data[data.rfind(b")") + 2 : data.rfind(b")") + 3] in (b"T", b"t")
             except OSError:  # it ended
                 continue
@@ -138,7 +143,7 @@ class Counting:
             look.miss("some threads", folder, why, "their CPU time is in that of the process")
         for tid in tids[:_MOST_THREADS]:
             try:
-                ran, waited = map(int, read_record(f"{folder}/{tid}/schedstat").split()[:2])
+                ran, waited = map(int, self._kept.read(f"{folder}/{tid}/schedstat").split()[:2])
                 name, switches = self._switches(f"{folder}/{tid}")
             except FileNotFoundError:
                 self._miss_schedstat(folder, tid, look)
@@ -166,7 +171,7 @@ class Counting:
         """The name of a thread, and its voluntary and involuntary switches and migrations."""
         if self._has_sched:
             try:
-                data = read_record(f"{folder}/sched")
+                data = self._kept.read(f"{folder}/sched")
             except FileNotFoundError:
                 read_record(f"{folder}/status")  # is it the file that is not there, or the thread?
                 self._has_sched = False
@@ -174,7 +179,7 @@ class Counting:
                 name = data[: data.index(b"\n")].rpartition(b" (")[0]
                 keys = (b"\nnr_voluntary_switches", b"\nnr_involuntary_switches", b"\nse.nr_migrations")
                 return _text(name), (_number(data, keys[0]), _number(data, keys[1]), _number(data, keys[2]))
-        data = read_record(f"{folder}/status")
+        data = self._kept.read(f"{folder}/status")
         name = data[len(b"Name:\t") : data.index(b"\n")]
         voluntary = _number(data, b"\nvoluntary_ctxt_switches")
         return _text(name), (voluntary, _number(data, b"\nnonvoluntary_ctxt_switches"), 0)
@@ -264,28 +269,19 @@ class Counting:
     def _count_stops(self, processes: Sequence[Process], now: float, look: Look) -> None:
         frozen_s = now - self._looked if self._groups.frozen and self._looked > float("-inf") else 0.0
         self._looked = now
-        wanted: dict[tuple[object, ...], int] = {
-            ("stops", process.pid, process.start_ticks): process.pid for process in processes
+        self._watched = {  # the main thread's: the file of the process adds up all its threads
+            ("stops", process.pid, process.start_ticks): f"{self._proc}/{process.pid}/task/{process.pid}/stat"
+            for process in processes
         }
-        self._keep_open(wanted)
-        self._stopped = {of: self._stopped.get(of, 0.0) for of in wanted}
-        self._stopped[next(iter(wanted))] += frozen_s
+        self._stopped = {of: self._stopped.get(of, 0.0) for of in self._watched}
+        self._stopped[next(iter(self._watched))] += frozen_s
         metric = "sentinel_engine_stopped_seconds"
         look.counted += [Counted(of, {(metric, ()): stopped_s}) for of, stopped_s in self._stopped.items()]
         look.source(f"{self._proc}/{processes[0].pid}/stat", metric)
 
     def close(self) -> None:
         """It may not be used any more."""
-        self._keep_open({})
-
-    def _keep_open(self, wanted: Mapping[tuple[object, ...], int]) -> None:
-        for of in [of for of in self._watched if of not in wanted]:
-            posix.close(self._watched.pop(of))
-        for of, pid in wanted.items():
-            if of not in self._watched:
-                with suppress(OSError):  # it ended, or no more files may be opened
-                    path = f"{self._proc}/{pid}/task/{pid}/stat"  # that of the process adds up all its threads
-                    self._watched[of] = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        self._kept.close()
 
 
 def _listed(folder: str) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Ask = FindProcesses | CountOomKills | LearnEnd | ReadMemory | ReadCounters
 
 _SAME_MOMENT_S = 0.02  # asks of one engine come together; they need not scan /proc once each
+_KEEPING = 8  # engines whose files are kept open: some hundred, of the thousand that a process may open as a rule
 _FORGET_S = 60.0  # nobody asks for these counters any more: a reload took the engine away
 
 
@@ -36,7 +37,7 @@ class Local:
     def __init__(
         self,
         kills: OomKills | None = None,
-        counting: Callable[[], Counting] | None = None,
+        counting: type[Counting] | None = None,
         status: Callable[[Process], int | None] | None = None,
     ) -> None:
         self._finder = Finder()
@@ -105,7 +106,11 @@ class Local:
     def _count(self, name: str, processes: tuple[Process, ...], now: float) -> Any:
         if self._new_counting is None:
             return None
-        counting = self._counting[name][0] if name in self._counting else self._new_counting()
+        counting = (
+            self._counting[name][0]
+            if name in self._counting
+            else self._new_counting(keeps=len(self._counting) < _KEEPING)
+        )
         self._counting[name] = (counting, now)
         return counting.look(processes, now)
 
