@@ -75,7 +75,7 @@ SCENARIOS = {
     "MemoryFillsUp": Scenario(
         PROCESS + ", memory: {{kind: memory}}",
         "memory",
-        r"reaches its memory limit in [\d.]+s if",
+        r"reaches its memory limit in [\dhms. ]+ if",
         ("--memory-cap", "480"),
         600,
     ),

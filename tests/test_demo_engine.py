@@ -309,19 +309,13 @@ def test_a_hung_page_is_never_answered_and_control_still_is(engine: Engine, faul
 
 
 def test_more_hung_connections_than_its_soft_limit_of_files_leave_control_answering() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
-    try:
-        engine = Engine("--fault", "metrics-hang", name=f"hung-{os.getpid()}")
-        engine.start()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with contextlib.ExitStack() as connections:
-        connections.callback(engine.kill)
-        for _ in range(300):
-            connections.enter_context(connect(engine.metrics_url)).sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        until(lambda: len([*Path(f"/proc/{engine.pid}/fd").iterdir()]) > 300)
-        assert on(engine) == {"metrics-hang"}
+    few = ("prlimit", "--nofile=128:", sys.executable)  # the soft limit only
+    with Engine("--fault", "metrics-hang", name=f"hung-{os.getpid()}", python=few) as engine:
+        with contextlib.ExitStack() as connections:
+            for _ in range(300):
+                connections.enter_context(connect(engine.metrics_url)).sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            until(lambda: len([*Path(f"/proc/{engine.pid}/fd").iterdir()]) > 300)
+            assert on(engine) == {"metrics-hang"}
 
 
 def test_a_slow_engine_is_ten_times_slower_and_recovers_within_its_window(engine: Engine) -> None:
