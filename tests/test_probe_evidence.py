@@ -88,6 +88,13 @@ def test_totals_only_rise(looks: list[list[Counted]], faults: float) -> None:
     assert play(*looks)[FAULTS] == faults
 
 
+@pytest.mark.parametrize("what", ["cores", "cpu", "memory", "pressure", "network"])
+def test_what_was_there_for_others_adds_nothing_when_the_engine_comes_to_it(what: str) -> None:
+    """Another core, a new container's group, or the network that a restarted engine is in: they counted long before."""
+    looks = [[Counted((what, name), {FAULTS: total})] for name, total in (("a", 9.0), ("b", 5000.0), ("b", 5002.0))]
+    assert play(*looks)[FAULTS] == 2.0
+
+
 def test_threads_are_counted_by_name() -> None:
     totals = play(
         [thread("1", "feed", 1.0), thread("2", "feed", 5.0), thread("3", "orders", 1.0)],

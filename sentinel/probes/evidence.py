@@ -60,6 +60,7 @@ METRICS = (
 
 _MOST_NAMES = 64  # of threads; an engine that names each thread anew must not make a series of each
 _OTHERS = "other"
+_BORN = ("process", "thread", "stops")  # what counts from its own beginning, and that is the engine's
 
 
 class Settings(Value):
@@ -101,8 +102,9 @@ def read(settings: Settings, answers: tuple[Answer, ...], memory: Sums | None) -
 def added(counters: Counters, before: Sums | None) -> Sums:
     """The totals with what was counted since the last look.
 
-    What is seen for the first time adds nothing if it is the first look, else all that it counted: it began since.
-    What counts less than before is another one of the same name.
+    A process or thread that was not there at the last look began since, and adds all that it counted. A core, a group
+    or a network that is new was there before, for others: it adds nothing yet. What counts less than before is another
+    one of the same name.
     """
     totals = dict(before.totals) if before else {}
     names = {labels[0] for (metric, labels) in totals if metric == "sentinel_engine_thread_cpu_seconds"}
@@ -110,6 +112,8 @@ def added(counters: Counters, before: Sums | None) -> Sums:
     for counted in counters.counted:
         said[counted.of] = counted.totals
         last = before.said.get(counted.of) if before else counted.totals
+        if last is None and counted.of[0] not in _BORN:
+            last = counted.totals
         thread = counted.of[0] == "thread"
         for series, value in counted.totals.items():
             old = last.get(series, 0.0) if last else 0.0
