@@ -67,12 +67,12 @@ class Sight:
         rows = self._rows(series, self.begin, self.end)
         if len(rows) < 2:
             return None
-        now, _ = _fastest(rows)
+        now, began = _fastest(rows)
         before = self._before(series, lambda rows: _fastest(rows)[0] if len(rows) > 1 else None)
         needed = max(least, TIMES * (before or 0.0))
         since = next(
             (t0 for (t0, v0), (t1, v1) in itertools.pairwise(rows) if v1 - v0 >= needed * (t1 - t0) > 0),
-            _fastest(rows)[1],
+            began,
         )
         amount = rows[-1][1] - next(value for at, value in rows if at >= since)
         return Moved(now, before, since, amount, *series)

@@ -38,6 +38,12 @@ def begin(program: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([program, "60"])
 
 
+def running(program: str) -> tuple[Process, ...]:
+    """Its processes, once there is one."""
+    found: tuple[Process, ...] = until(lambda: Local().look(FindProcesses(Path(program).name)).value)
+    return found
+
+
 @pytest.fixture
 def reuse() -> object:
     """A function that makes the kernel give this pid next (proc(5), ns_last_pid); None where that is not allowed."""
@@ -109,8 +115,7 @@ async def test_how_it_ended_is_known_once_its_parent_knows(sleeper: str, number:
     ended: asyncio.Queue[object] = asyncio.Queue()
     ends = Ends(ended.put_nowait)
     process = begin(sleeper)
-    until(lambda: Local().look(FindProcesses(Path(sleeper).name)).value)
-    (found,) = Local().look(FindProcesses(Path(sleeper).name)).value
+    (found,) = running(sleeper)
     ends.hold("k", [found])
     assert ends.status(found) is None
     process.send_signal(number)
@@ -125,8 +130,7 @@ async def test_an_end_whose_parent_does_not_look_is_told_all_the_same(sleeper: s
     ended: asyncio.Queue[object] = asyncio.Queue()
     ends = Ends(ended.put_nowait)
     process = begin(sleeper)
-    until(lambda: Local().look(FindProcesses(Path(sleeper).name)).value)
-    (found,) = Local().look(FindProcesses(Path(sleeper).name)).value
+    (found,) = running(sleeper)
     ends.hold("k", [found])
     process.kill()  # it stays a zombie: nobody waits for it
     await asyncio.wait_for(ended.get(), 5)
@@ -139,8 +143,7 @@ async def test_what_is_no_longer_held_is_not_told(sleeper: str) -> None:
     ended: list[object] = []
     ends = Ends(ended.append)
     process = begin(sleeper)
-    until(lambda: Local().look(FindProcesses(Path(sleeper).name)).value)
-    ends.hold("k", Local().look(FindProcesses(Path(sleeper).name)).value)
+    ends.hold("k", running(sleeper))
     ends.hold("k", [])
     process.kill()
     process.wait()
